@@ -1,8 +1,8 @@
 """The one look of every figure: colors, line styles, sizes and fonts.
 
-The colors are those of Okabe and Ito, which stay apart for readers with any common color vision; each method also
-has its own line style, so a figure survives a black-and-white printer.  The background is opaque white, because the
-book can be read in light and in dark mode.
+The colors are five of those of Okabe and Ito, chosen so that every pair stays apart for readers with any
+common color vision; each method also has its own line style, so a figure survives a black-and-white printer.  The
+background is opaque white, because the book can be read in light and in dark mode.
 
 >>> METHOD_STYLES["flow"].color
 '#0072B2'
@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from cycler import cycler
 
 from sbilib.errors import check_range
 
@@ -38,16 +39,16 @@ __all__ = [
     "use_style",
 ]
 
-SIGNAL_COLOR = "#CC79A7"
-"""Reddish purple: signal events and densities."""
-BACKGROUND_COLOR = "#009E73"
-"""Bluish green: background events and densities."""
+SIGNAL_COLOR = "#D55E00"
+"""Vermilion: signal events and densities."""
+BACKGROUND_COLOR = "#56B4E9"
+"""Sky blue: background events and densities."""
 TRUTH_COLOR = "#000000"
 """Black: exact densities, likelihoods and true parameter values."""
 FLOW_COLOR = "#0072B2"
 """Blue: everything a normalizing flow has learned."""
-CLASSIFIER_COLOR = "#D55E00"
-"""Vermilion: everything a classifier has learned."""
+CLASSIFIER_COLOR = "#009E73"
+"""Bluish green: everything a classifier has learned."""
 NEUTRAL_COLOR = "#6E6E6E"
 """Gray: guides, published values and reference lines."""
 
@@ -79,14 +80,14 @@ METHOD_STYLES: Mapping[str, MethodStyle] = MappingProxyType(
 )
 """Color, line style, marker and legend name of each method, by method name."""
 
-STYLE: Mapping[str, object] = MappingProxyType(
+STYLE: Mapping[Any, Any] = MappingProxyType(
     {
         "axes.axisbelow": True,
         "axes.grid": False,
         "axes.labelsize": 10,
         "axes.linewidth": 0.8,
-        "axes.prop_cycle": mpl.cycler(
-            color=[FLOW_COLOR, CLASSIFIER_COLOR, BACKGROUND_COLOR, SIGNAL_COLOR, NEUTRAL_COLOR, TRUTH_COLOR]
+        "axes.prop_cycle": cycler(
+            color=[FLOW_COLOR, CLASSIFIER_COLOR, SIGNAL_COLOR, BACKGROUND_COLOR, NEUTRAL_COLOR, TRUTH_COLOR]
         ),
         "axes.spines.right": False,
         "axes.spines.top": False,
