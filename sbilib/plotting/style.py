@@ -1,8 +1,8 @@
 """The one look of every figure: colors, line styles, sizes and fonts.
 
 The colors are five of those of Okabe and Ito, chosen so that every pair stays apart for readers with any
-common color vision; each method also has its own line style, so a figure survives a black-and-white printer.  The
-background is opaque white, because the book can be read in light and in dark mode.
+common color vision; each method also has its own line style, so a figure survives a black-and-white
+printer.  The background is opaque white, because the book can be read in light and in dark mode.
 
 >>> METHOD_STYLES["flow"].color
 '#0072B2'
