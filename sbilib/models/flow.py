@@ -1,0 +1,282 @@
+r"""Conditional normalizing flow of masked rational-quadratic autoregressive layers.
+
+A flow maps an event :math:`x` with context :math:`z` to noise :math:`u = f(x; z)` that follows a standard
+normal distribution, so that by the change of variables
+
+.. math:: \log p(x \mid z) = \log \mathcal N(f(x; z); 0, 1) + \log |\det \partial f / \partial x|.
+
+Each layer transforms every feature with a spline (:mod:`sbilib.models.spline`) whose parameters come from a
+masked network of the features before it (:mod:`sbilib.models.made`), then permutes the features. With the
+published settings it computes the same function of the same parameters as nflows (Durkan et al. 2020,
+Zenodo 4296287), which :mod:`sbilib.models.nflows_reference` shows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from sbilib.errors import DataError, ParameterError, check_choice, check_range
+from sbilib.models.made import ACTIVATIONS, Conditioner
+from sbilib.models.spline import spline_forward, spline_inverse
+
+__all__ = ["ConditionalFlow", "FlowConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConfig:
+    """Architecture of a :class:`ConditionalFlow`.
+
+    Raises:
+        ParameterError: if a value is of the wrong type or outside its range.
+
+    Example:
+        >>> FlowConfig.sluijter().n_bins
+        10
+        >>> FlowConfig.from_dict(FlowConfig.modern().to_dict()) == FlowConfig.modern()
+        True
+    """
+
+    features: int = 2
+    """Number of features of an event."""
+    context_features: int = 1
+    """Number of context features (the nuisance parameter)."""
+    n_transforms: int = 4
+    """Number of autoregressive layers."""
+    hidden: int = 64
+    """Hidden units of the network in each layer."""
+    n_blocks: int = 2
+    """Residual blocks of the network in each layer."""
+    n_bins: int = 10
+    """Bins of each spline."""
+    tail_bound: float = 7.0
+    """Half width of the interval outside which a layer is the identity, in units of the features."""
+    activation: str = "relu"
+    """Activation function, ``relu`` or ``silu``."""
+    ordering: str = "random"
+    """Permutation after each layer: ``random`` (drawn once, at construction) or ``alternating`` (reversed)."""
+    context_units: float = 0.0
+    """Fraction of hidden units that see the context alone; at 0 the first feature of a layer never sees it."""
+    context_affine: bool = False
+    """Whether a location and scale that depend on the context come first."""
+
+    def __post_init__(self) -> None:
+        for name in ("features", "context_features", "n_transforms", "hidden", "n_bins"):
+            _check_count(name, getattr(self, name), 1)
+        _check_count("n_blocks", self.n_blocks, 0)
+        if not 2 <= self.n_bins <= 500:
+            raise ParameterError(f"n_bins must be between 2 and 500, got {self.n_bins}; pass such a value")
+        check_range("tail_bound", self.tail_bound, low=0.0, include_low=False)
+        check_range("context_units", self.context_units, low=0.0, high=1.0)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("ordering", self.ordering, ("random", "alternating"))
+        if not isinstance(self.context_affine, bool):
+            raise ParameterError(f"context_affine must be True or False, got {self.context_affine!r}")
+
+    @property
+    def n_context_units(self) -> int:
+        """Number of hidden units that see the context alone."""
+        return round(self.context_units * self.hidden)
+
+    @classmethod
+    def sluijter(cls) -> Self:
+        """The published flow (Sluijter 2024, section 3.2.2), the same as nflows builds it."""
+        return cls()
+
+    @classmethod
+    def modern(cls) -> Self:
+        """Our flow: every feature of every layer sees the context, and the order alternates."""
+        return cls(
+            n_transforms=3, activation="silu", ordering="alternating", context_units=0.5, context_affine=True
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields by name, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Configuration from :meth:`to_dict`.
+
+        Raises:
+            ParameterError: if a field is unknown or a value invalid.
+        """
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ParameterError(f"a flow configuration has no field {', '.join(sorted(unknown))}; remove it")
+        return cls(**values)
+
+
+def _check_count(name: str, value: object, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ParameterError(f"{name} must be an integer of at least {low}, got {value!r}; pass such a value")
+
+
+class ContextAffine(nn.Module):
+    r"""``(x - m(z)) exp(-s(z))`` with a small network for ``m`` and ``s``; the identity at first."""
+
+    def __init__(self, features: int, context_features: int, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.hidden_weight = nn.Parameter(torch.empty(hidden, context_features))
+        self.hidden_bias = nn.Parameter(torch.empty(hidden))
+        self.weight = nn.Parameter(torch.zeros(2 * features, hidden))
+        self.bias = nn.Parameter(torch.zeros(2 * features))
+        bound = 1 / math.sqrt(context_features)
+        nn.init.uniform_(self.hidden_weight, -bound, bound, generator=generator)
+        nn.init.uniform_(self.hidden_bias, -bound, bound, generator=generator)
+
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and log scale, each ``(features, batch)``, of a context ``(context_features, batch)``."""
+        units = torch.tanh(torch.addmm(self.hidden_bias[:, None], self.hidden_weight, context))
+        location, log_scale = torch.addmm(self.bias[:, None], self.weight, units).chunk(2)
+        return location, log_scale
+
+
+class AutoregressiveLayer(nn.Module):
+    """Splines of all features, each conditioned on the ones before it, then a permutation."""
+
+    permutation: Tensor
+
+    def __init__(self, config: FlowConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.tail_bound = float(config.tail_bound)
+        self.conditioner = Conditioner(
+            config.features,
+            config.context_features,
+            3 * config.n_bins - 1,
+            config.hidden,
+            config.n_blocks,
+            config.activation,
+            config.n_context_units,
+            generator,
+        )
+        if config.ordering == "random":
+            permutation = torch.randperm(config.features, generator=generator)
+        else:
+            permutation = torch.arange(config.features - 1, -1, -1)
+        self.register_buffer("permutation", permutation)
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise side ``(features, batch)`` of ``x`` and the log derivative of each feature."""
+        y, log_derivative = spline_forward(x, self.conditioner(x, context), self.tail_bound)
+        return y.index_select(0, self.permutation), log_derivative
+
+    def inverse(self, y: Tensor, context: Tensor) -> Tensor:
+        """Data side of ``y``: the first feature directly, then one pass of the network for each other."""
+        y = y.index_select(0, self.permutation.argsort())
+        x = torch.zeros_like(y)
+        x[:1] = spline_inverse(y[:1], self.conditioner.first_feature(context), self.tail_bound)
+        for d in range(1, len(y)):
+            parameters = self.conditioner(x, context)[d : d + 1]
+            x[d : d + 1] = spline_inverse(y[d : d + 1], parameters, self.tail_bound)
+        return x
+
+
+class ConditionalFlow(nn.Module):
+    """Density of events given a context, by change of variables.
+
+    Args:
+        config: the architecture.
+        seed: draws the initial weights and permutations. With ``sluijter()`` they are those that nflows
+            draws after ``torch.manual_seed(seed)``. No global random state is touched.
+
+    Example:
+        >>> flow = ConditionalFlow(FlowConfig.sluijter(), seed=1)
+        >>> z = torch.full((4, 1), 0.7)
+        >>> x = flow.sample(z, torch.Generator().manual_seed(2))
+        >>> flow.log_prob(x, z).shape
+        torch.Size([4])
+    """
+
+    kind: ClassVar[str] = "flow"
+
+    def __init__(self, config: FlowConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        generator = torch.Generator().manual_seed(seed)
+        self.affine = (
+            ContextAffine(config.features, config.context_features, config.hidden, generator)
+            if config.context_affine
+            else None
+        )
+        self.layers = nn.ModuleList(
+            AutoregressiveLayer(config, generator) for _ in range(config.n_transforms)
+        )
+
+    def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
+        r"""Log density :math:`\log p(x \mid z)`.
+
+        Args:
+            x: events, shape ``(n, features)``.
+            context: context of each event, shape ``(n, context_features)``.
+
+        Returns:
+            Log density of each event, shape ``(n,)``, in one over the units of the features.
+
+        Raises:
+            DataError: if the shapes do not fit the configuration or each other.
+        """
+        self._check(x, self.config.features, "x")
+        self._check(context, self.config.context_features, "context")
+        if len(x) != len(context):
+            raise DataError(f"x has {len(x)} events and context {len(context)}; give one context per event")
+        noise, log_derivative = self._to_noise(x.T, context.T)
+        constant = 0.5 * math.log(2 * math.pi)
+        return (log_derivative - 0.5 * noise.square() - constant).sum(dim=0)
+
+    forward = log_prob
+
+    def sample(self, context: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw one event for each context.
+
+        Args:
+            context: shape ``(n, context_features)``.
+            generator: random numbers, on the device of the context.
+
+        Returns:
+            Events, shape ``(n, features)``.
+        """
+        self._check(context, self.config.context_features, "context")
+        noise = torch.randn(
+            len(context), self.config.features, generator=generator, dtype=context.dtype, device=context.device
+        )
+        return self.from_noise(noise, context)
+
+    def to_noise(self, x: Tensor, context: Tensor) -> Tensor:
+        """Standard normal noise ``(n, features)`` that the flow maps to events ``x`` (n, features)."""
+        return self._to_noise(x.T, context.T)[0].T
+
+    @torch.no_grad()
+    def from_noise(self, noise: Tensor, context: Tensor) -> Tensor:
+        """Events ``(n, features)`` from standard normal noise ``(n, features)``: the inverse map."""
+        x, z = noise.T, context.T.contiguous()
+        for layer in reversed(self.layers):
+            x = layer.inverse(x, z)  # type: ignore[operator]
+        if self.affine is not None:
+            location, log_scale = self.affine(z)
+            x = x * log_scale.exp() + location
+        return x.T
+
+    def _to_noise(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise and summed log derivatives, each ``(features, batch)``."""
+        x, context = x.contiguous(), context.contiguous()
+        total = torch.zeros_like(x)
+        if self.affine is not None:
+            location, log_scale = self.affine(context)
+            x, total = (x - location) * (-log_scale).exp(), -log_scale
+        for layer in self.layers:
+            x, log_derivative = layer(x, context)
+            total = total + log_derivative
+        return x, total
+
+    @staticmethod
+    def _check(values: Tensor, columns: int, name: str) -> None:
+        if values.ndim != 2 or values.shape[1] != columns:
+            raise DataError(
+                f"{name} must have shape (n, {columns}), got {tuple(values.shape)}; "
+                f"give one row per event with {columns} columns"
+            )
