@@ -1,0 +1,118 @@
+"""Batches drawn from tensors that already sit on the device, and the losses they feed.
+
+A stream is a pure function of the step: the same seed and step always give the same batch.  A resumed
+training therefore needs no stored random state to see the same data as one that was never stopped.
+Events are visited in a fresh random order each epoch, without replacement.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from sbilib.errors import DataError
+
+__all__ = ["Batch", "ClassifierBatches", "FlowBatches", "classifier_loss", "flow_loss"]
+
+Batch = tuple[Tensor, ...]
+"""The tensors of one batch, in the order the loss takes them."""
+
+_MIX = 1_000_003
+
+
+class _Shuffle:
+    """Random order over ``n`` rows, renewed each epoch, addressed by step."""
+
+    def __init__(self, n: int, seed: int, device: torch.device) -> None:
+        self._n = n
+        self._seed = seed
+        self._generator = Generator(device)
+        self._order: tuple[int, Tensor] | None = None
+
+    def rows(self, size: int, step: int) -> Tensor:
+        """Row numbers of the batch at ``step``."""
+        per_epoch = self._n // size
+        if per_epoch == 0:
+            self._generator.manual_seed(self._seed * _MIX + step)
+            return torch.randint(self._n, (size,), generator=self._generator, device=self._generator.device)
+        epoch, position = divmod(step, per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            self._generator.manual_seed(self._seed * _MIX + epoch)
+            order = torch.randperm(self._n, generator=self._generator, device=self._generator.device)
+            self._order = (epoch, order)
+        return self._order[1][position * size : (position + 1) * size]
+
+
+class FlowBatches:
+    """Batches of events and nuisance values of one component.
+
+    Args:
+        x: events, shape ``(n, d)``.
+        z: nuisance values, shape ``(n,)``.
+        seed: seed of the order of events.
+    """
+
+    def __init__(self, x: Tensor, z: Tensor, *, seed: int) -> None:
+        _check_lengths(x, z)
+        self._x, self._z = x, z.unsqueeze(1)
+        self._shuffle = _Shuffle(len(x), seed, x.device)
+
+    def batch(self, size: int, step: int) -> Batch:
+        """Events ``(size, d)`` and nuisance values ``(size, 1)`` at ``step``."""
+        rows = self._shuffle.rows(size, step)
+        return self._x[rows], self._z[rows]
+
+
+class ClassifierBatches:
+    """Batches for one classifier of a pair (Sluijter 2024, section 3.2.1).
+
+    Half of a batch is the positive class: events of one component at their own nuisance values.  The other
+    half is the negative class: events at the reference value, half signal and half background on average,
+    each given the nuisance value of a positive event.
+
+    Args:
+        x: positive events, shape ``(n, d)``.
+        z: their nuisance values, shape ``(n,)``.
+        reference: signal and background events at the reference value, in equal numbers, shape ``(m, d)``.
+        seed: seed of the order of events.
+    """
+
+    def __init__(self, x: Tensor, z: Tensor, reference: Tensor, *, seed: int) -> None:
+        _check_lengths(x, z)
+        _check_lengths(reference, reference)
+        self._x, self._z, self._reference = x, z.unsqueeze(1), reference
+        self._positive = _Shuffle(len(x), 2 * seed, x.device)
+        self._negative = _Shuffle(len(reference), 2 * seed + 1, x.device)
+
+    def batch(self, size: int, step: int) -> Batch:
+        """Events ``(size, d)``, nuisance values ``(size, 1)`` and labels ``(size,)`` at ``step``."""
+        half = size // 2
+        rows = self._positive.rows(half, step)
+        return classifier_batch(
+            self._x[rows], self._z[rows], self._reference[self._negative.rows(half, step)]
+        )
+
+
+def classifier_batch(positive: Tensor, z: Tensor, negative: Tensor) -> Batch:
+    """Join both classes, giving the negative events ``(h, d)`` the nuisance values ``z`` (h, 1)."""
+    labels = torch.cat((positive.new_ones(len(positive)), positive.new_zeros(len(negative))))
+    return torch.cat((positive, negative)), torch.cat((z, z)), labels
+
+
+def flow_loss(model: nn.Module, x: Tensor, z: Tensor) -> Tensor:
+    """Mean negative log density of events ``x`` (n, d) given ``z`` (n, 1)."""
+    log_prob: Tensor = model.log_prob(x, z)  # type: ignore[operator]
+    return -log_prob.mean()
+
+
+def classifier_loss(model: nn.Module, x: Tensor, z: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of the logits of ``x`` (n, d) given ``z`` (n, 1) with ``labels`` (n,)."""
+    return nn.functional.binary_cross_entropy_with_logits(model(x, z), labels)
+
+
+def _check_lengths(x: Tensor, z: Tensor) -> None:
+    if len(x) == 0 or len(x) != len(z):
+        raise DataError(
+            f"training needs as many nuisance values as events and at least one, "
+            f"got {len(x)} events and {len(z)} values"
+        )
