@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -18,19 +22,42 @@ from sbilib.errors import ParameterError, SbilibError, StudyError
 __all__ = ["app"]
 
 _INTERRUPTED = 130
+_TERMINATED = 143
 _USAGE = 2
+
+
+class _Termination(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM unwind the program like Ctrl-C, so that kernels end and temporary files go."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Termination
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _OneLineErrors(TyperGroup):
     """Turn the errors a user can cause into one line on standard error and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; 1 for a run that failed, 2 for a wrong request, 130 for an interrupt."""
+        """Run the command; 1 for a run that failed, 2 for a wrong request, 130 or 143 for an interrupt."""
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
+            with _termination_as_interrupt():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
             _say_error("interrupted: nothing was written, earlier results are as they were")
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(_TERMINATED if isinstance(interrupt, _Termination) else _INTERRUPTED) from None
         except SbilibError as error:
             from sbilib.runs import RunError
 

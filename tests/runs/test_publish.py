@@ -1,0 +1,232 @@
+"""A published run holds its results and their origin, nothing of the machine, and knows when it is stale."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from sbilib.errors import StudyError
+from sbilib.runs import (
+    RunError,
+    load_study,
+    publish_study,
+    published_status,
+    read_provenance,
+    read_published,
+    refresh_text,
+    run_study,
+)
+from sbilib.runs.provenance import library_hashes
+
+from ..tiny_study import edit
+
+
+def _record(path: Path):
+    return read_provenance(nbformat.read(path, as_version=4), path.name)
+
+
+def _state(root: Path) -> tuple[str, tuple[str, ...]]:
+    status = published_status(root, "coin")
+    return status.state, status.reasons
+
+
+def test_results_are_kept_and_passing_output_is_not(published: Path) -> None:
+    notebook = nbformat.read(published, as_version=4)
+    nbformat.validate(notebook)
+    streams = [(output.name, output.text) for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert len(streams) == 1
+    assert streams[0][0] == "stdout"
+    assert streams[0][1].startswith("heads: ")
+
+
+def test_every_parameter_is_injected(published: Path) -> None:
+    notebook = nbformat.read(published, as_version=4)
+    injected = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert len(injected) == 1
+    assert "n_throws = 10" in injected[0].source
+    assert "seed = 1" in injected[0].source
+
+
+def test_provenance_is_complete(published: Path, repository: Path) -> None:
+    record = _record(published)
+    source = (repository / "notebooks" / "coin.md").read_bytes()
+    lock = (repository / "requirements.lock").read_bytes()
+    assert record.study == "coin"
+    assert record.set == "smoke"
+    assert record.parameters == load_study("coin", repository).values("smoke")
+    assert record.seed == 1
+    assert record.source_sha256 == hashlib.sha256(source).hexdigest()
+    assert record.lock_sha256 == hashlib.sha256(lock).hexdigest()
+    assert set(record.rooms_sha256) == {"cli", "likelihood"}
+    assert record.device.startswith(("CPU: ", "CUDA: "))
+    assert record.started_at.endswith("+00:00")
+    assert record.wall_time_s > 0
+    assert {"python", "torch", "nflows", "numpy", "scipy", "matplotlib"} <= set(record.versions)
+
+
+def test_nothing_of_the_machine_is_published(published_text: str) -> None:
+    for folder in (sys.prefix, tempfile.gettempdir(), str(Path.home()), "input_path", "papermill"):
+        assert folder not in published_text
+
+
+def test_run_that_prints_a_folder_of_the_machine_is_refused(repository: Path) -> None:
+    edit(repository / "notebooks" / "params" / "coin.yml", "smoke: {", "smoke: {kinds: [leaky], ")
+    with pytest.raises(StudyError, match=r"cell \d+ names .*relative to the repository"):
+        publish_study(load_study("coin", repository), "smoke", progress=False)
+    assert published_status(repository, "coin").state == "missing"
+
+
+def test_fresh_run_is_current(published: Path, repository: Path) -> None:
+    assert _state(repository) == ("current", ())
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason"),
+    [
+        ("notebooks/coin.md", "How often", "How many times", "text of the notebook changed"),
+        ("notebooks/coin.md", "rng.random() <", "rng.random() <=", "code of the notebook changed"),
+        ("sbilib/likelihood/nll.py", "return 1", "return 2", "sbilib/likelihood changed"),
+        ("requirements.lock", "2.0", "2.1", "requirements.lock changed"),
+        (
+            "notebooks/params/coin.yml",
+            "n_throws: 10}",
+            "n_throws: 20}",
+            "parameters of set `smoke` changed (n_throws: 10 -> 20)",
+        ),
+    ],
+)
+def test_change_of_a_source_makes_it_stale_and_says_which(
+    published: Path, repository: Path, file: str, old: str, new: str, reason: str
+) -> None:
+    edit(repository / file, old, new)
+    assert _state(repository) == ("stale", (reason,))
+
+
+def test_change_that_cannot_touch_a_number_leaves_it_current(published: Path, repository: Path) -> None:
+    edit(repository / "sbilib" / "cli.py", "print(1)", "print(2)")
+    edit(
+        repository / "sbilib" / "likelihood" / "nll.py",
+        "    return 1",
+        '    """Doc."""\n\n    return 1  # why',
+    )
+    assert _state(repository) == ("current", ())
+
+
+def test_hash_of_a_room_sees_names_and_code_but_not_strings_in_code(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    file = tmp_path / "room" / "a.py"
+    file.write_text("x = 'a # b'\n", encoding="utf-8")
+    first = library_hashes(tmp_path)
+    file.write_text("x = 'a # c'\n", encoding="utf-8")
+    second = library_hashes(tmp_path)
+    file.rename(tmp_path / "room" / "b.py")
+    assert len({first["room"], second["room"], library_hashes(tmp_path)["room"]}) == 3
+
+
+def test_missing_broken_and_orphaned_runs_are_told_apart(published: Path, repository: Path) -> None:
+    good = published.read_text(encoding="utf-8")
+    published.write_text(good[:500], encoding="utf-8")
+    assert "cannot be read" in published_status(repository, "coin").reasons[0]
+    stripped = json.loads(good)
+    del stripped["metadata"]["sbilib"]
+    published.write_text(json.dumps(stripped), encoding="utf-8")
+    assert "no complete record" in published_status(repository, "coin").reasons[0]
+    published.write_text(good, encoding="utf-8")
+    (repository / "notebooks" / "coin.md").unlink()
+    assert "no longer exists" in published_status(repository, "coin").reasons[0]
+    published.unlink()
+    assert published_status(repository, "coin").state == "missing"
+
+
+def test_text_is_refreshed_without_touching_outputs(published: Path, repository: Path) -> None:
+    before = nbformat.read(published, as_version=4)
+    edit(repository / "notebooks" / "coin.md", "Then it ends.", "Then it ends.\n\n+++\n\nWell.")
+    edit(repository / "notebooks" / "coin.md", ":tags: [last]", ":tags: [last, hide-input]")
+    refresh_text(load_study("coin", repository))
+    after = nbformat.read(published, as_version=4)
+    assert _state(repository) == ("current", ())
+    assert len(after.cells) == len(before.cells) + 1
+    assert any(cell.source == "Well." for cell in after.cells)
+    assert after.cells[-1].metadata.tags == ["last", "hide-input"]
+    outputs = [[c.outputs for c in book.cells if c.cell_type == "code"] for book in (before, after)]
+    assert outputs[0] == outputs[1]
+
+
+def test_text_is_not_refreshed_when_the_code_changed(published: Path, repository: Path) -> None:
+    edit(repository / "notebooks" / "coin.md", "rng.random() <", "rng.random() <=")
+    before = published.read_bytes()
+    with pytest.raises(StudyError, match="code changed since"):
+        refresh_text(load_study("coin", repository))
+    assert published.read_bytes() == before
+
+
+def test_failed_cell_gives_one_line_and_keeps_the_earlier_run(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "coin.ipynb").write_text("earlier", encoding="utf-8")
+    with pytest.raises(RunError) as caught:
+        run_study(load_study("coin", repository), "smoke", {"bias": 2.0}, out_dir=out, progress=False)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "failed in cell 4 ('if bias > 1:'): ValueError: bias must be in [0, 1], got 2.0" in message
+    assert load_study("coin", repository).notebook.cells[4].source.startswith("if bias > 1:")
+    assert (out / "coin.ipynb").read_text(encoding="utf-8") == "earlier"
+    failed = nbformat.read(out / "coin.failed.ipynb", as_version=4)
+    assert any(output.output_type == "error" for cell in failed.cells for output in cell.get("outputs", []))
+
+
+def test_dead_kernel_gives_one_line(repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"the kernel died.*--set smoke"):
+        run_study(
+            load_study("coin", repository), "smoke", {"kinds": ["killed"]}, out_dir=tmp_path, progress=False
+        )
+    assert not (tmp_path / "coin.ipynb").exists()
+
+
+def test_kernel_of_another_environment_is_refused(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "jupyter" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    spec = {"argv": ["/nowhere/python"], "display_name": "Other", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    with pytest.raises(StudyError, match=r"starts /nowhere/python, not the Python of this environment"):
+        run_study(load_study("coin", repository), "smoke", out_dir=tmp_path, progress=False)
+
+
+def test_commit_and_uncommitted_changes_are_recorded(repository: Path) -> None:
+    from datetime import UTC, datetime
+
+    from sbilib.runs.provenance import collect_provenance
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
+        return subprocess.run(
+            command, cwd=repository, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def record():
+        study = load_study("coin", repository)
+        return collect_provenance(study, "smoke", study.values("smoke"), [], datetime.now(UTC))
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    clean = record()
+    assert clean.git_commit == git("rev-parse", "HEAD")
+    assert clean.git_dirty is False
+    edit(repository / "notebooks" / "coin.md", "How often", "How many times")
+    assert record().git_dirty is True
+
+
+def test_unpublished_study_says_how_to_publish_it(repository: Path) -> None:
+    with pytest.raises(StudyError, match="sbilib publish coin"):
+        read_published(repository, "coin")
