@@ -194,13 +194,20 @@ def _repair(
 
 
 def _concatenate(parts: list[FitResults]) -> FitResults:
-    joined = {}
-    for field in fields(FitResults):
-        values = [getattr(part, field.name) for part in parts]
-        if isinstance(values[0], Intervals):
-            joined[field.name] = Intervals(
-                *(torch.cat([getattr(v, f.name) for v in values]) for f in fields(Intervals))
-            )
-        else:
-            joined[field.name] = torch.cat(values)
-    return FitResults(**joined)
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    def join_intervals(name: str) -> Intervals:
+        values = [getattr(part, name) for part in parts]
+        return Intervals(*(torch.cat([getattr(v, f.name) for v in values]) for f in fields(Intervals)))
+
+    return FitResults(
+        signal_ratio=join("signal_ratio"),
+        nuisance=join("nuisance"),
+        nll_min=join("nll_min"),
+        ratio_at_bound=join("ratio_at_bound"),
+        nuisance_at_bound=join("nuisance_at_bound"),
+        ratio_interval=join_intervals("ratio_interval"),
+        nuisance_interval=join_intervals("nuisance_interval"),
+        converged=join("converged"),
+    )

@@ -98,6 +98,5 @@ def nll_in_fraction(
     log_mixture = torch.where(p == 0, 0.0, mixture.log() + log_ratio.clamp(min=0))
     q = (grown - shrunk) / mixture
     weight = torch.ones_like(q) if sets.weight is None else sets.weight[rows]
-    return tuple(
-        torch.linalg.vecdot(t, weight) * sign for t, sign in ((log_mixture, -1), (q, -1), (q * q, 1))
-    )  # type: ignore[return-value]
+    total, first, second = (torch.linalg.vecdot(term, weight) for term in (log_mixture, q, q * q))
+    return -total, -first, second
