@@ -64,6 +64,11 @@ class _OneLineErrors(TyperGroup):
             _say_error(str(error))
             usage = isinstance(error, StudyError | ParameterError) and not isinstance(error, RunError)
             raise typer.Exit(_USAGE if usage else 1) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _say_error(str(error))
+            raise typer.Exit(1) from None
 
 
 def _say_error(message: str) -> None:
@@ -190,11 +195,13 @@ def publish(
     ] = False,
 ) -> None:
     """Execute studies and write them to book/runs/, from which the book is built."""
-    from sbilib.runs import load_study, publish_study, published_path, refresh_text
+    from sbilib.runs import load_study, publish_study, refresh_text
 
     root = _root(ctx)
     chosen = _chosen(root, study_names or [], every=every, missing=missing)
     studies = [load_study(name, root) for name in chosen]
+    for study in studies:
+        study.values(set_name)
     failures: list[SbilibError] = []
     for study in studies:
         try:
@@ -209,8 +216,18 @@ def publish(
     if failures:
         _say_error(f"{len(failures)} of {len(studies)} studies could not be published")
         raise typer.Exit(1)
-    if missing and not studies:
-        print(f"every study has a published run in {published_path(root, 'x').parent.relative_to(root)}/")
+    if missing:
+        _say_what_is_there(root)
+
+
+def _say_what_is_there(root: Path) -> None:
+    """Tell a reader who is about to build the book which pages no longer match their sources."""
+    from sbilib.runs import published_status, study_names
+
+    stale = [name for name in study_names(root) if published_status(root, name).state == "stale"]
+    print("every study has a published run in book/runs/")
+    if stale:
+        print(f"made by earlier versions of code or text: {', '.join(stale)} (why: sbilib status)")
 
 
 def _chosen(root: Path, names: list[str], *, every: bool, missing: bool) -> list[str]:

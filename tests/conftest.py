@@ -28,6 +28,7 @@ def published_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     (foreign / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_DATA_DIR", str(foreign.parents[1]))
+        patch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
         path = publish_study(load_study("coin", root), "smoke", progress=False)
     return path.read_text(encoding="utf-8")
 

@@ -56,6 +56,7 @@ def test_run_writes_the_notebook_with_the_parameters_given(repository: Path, tmp
         (["run", "coin", "-p", "seed=abc"], "parameter 'seed' must be int (like 1), got 'abc'"),
         (["run", "coin", "-p", "seed"], "expected NAME=VALUE"),
         (["publish"], "name the studies to publish, or say --all or --missing"),
+        (["publish", "--all", "--set", "big"], "unknown parameter set 'big'"),
         (["publish", "coin", "--set", "big"], "unknown parameter set 'big'"),
         (["publish", "coin", "--text-only"], "has no published run"),
     ],
@@ -71,8 +72,7 @@ def test_wrong_request_is_one_line_and_exit_code_2(
     assert not (repository / "book").exists()
 
 
-def test_no_repository_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sbilib.runs.catalog.__file__", str(tmp_path / "a" / "b" / "c.py"))
+def test_no_repository_is_one_line(tmp_path: Path) -> None:
     result = sbilib(tmp_path, "list")
     assert result.exit_code == 2
     assert "no studies found at or above" in result.stderr
@@ -94,6 +94,8 @@ def test_publish_missing_runs_nothing_when_all_are_there(repository: Path, publi
     assert result.exit_code == 0
     assert "every study has a published run" in result.output
     assert published.stat().st_mtime_ns == before
+    edit(repository / "requirements.lock", "2.0", "2.1")
+    assert "earlier versions of code or text: coin" in sbilib(repository, "publish", "--missing").output
 
 
 def test_publish_goes_on_after_a_failure_and_ends_with_1(repository: Path, published: Path) -> None:

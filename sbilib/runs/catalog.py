@@ -93,16 +93,18 @@ class Study:
 
 
 def find_root(start: Path | None = None) -> Path:
-    """The folder of the repository: at or above ``start``, else the one this package was installed from.
+    """The folder of the repository, known by ``pyproject.toml`` and ``notebooks/``.
 
     Args:
-        start: where to look first; the current folder by default.
+        start: look here and above; by default at and above the current folder, then where this package
+            was installed from.
 
     Raises:
-        StudyError: if neither has ``pyproject.toml`` and ``notebooks/``.
+        StudyError: if there is none.
     """
     here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
+    installed_from = [] if start else [Path(__file__).resolve().parents[2]]
+    for folder in (here, *here.parents, *installed_from):
         if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
             return folder
     raise StudyError(

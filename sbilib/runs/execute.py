@@ -117,6 +117,7 @@ def execute_study(
         RunError: if a cell fails or the kernel dies.
     """
     parameters = study.values(set_name, overrides)
+    changed = {p.name: parameters[p.name] for p in study.parameters if parameters[p.name] != p.default}
     started_at, clock = datetime.now(UTC), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sbilib-run-") as folder, _environment():
         _check_kernel()
@@ -127,7 +128,7 @@ def execute_study(
             notebook = papermill.execute_notebook(
                 source,
                 result,
-                parameters=parameters,
+                parameters=changed,
                 kernel_name=KERNEL,
                 cwd=study.root,
                 extra_arguments=["--log-level=CRITICAL"],
