@@ -36,6 +36,8 @@ class ParameterCatalog(SphinxDirective):
         container = nodes.section()
         lines = StringList(markdown.splitlines(), source=self.env.docname)
         self.state.nested_parse(lines, 0, container, match_titles=True)
+        for table in container.findall(nodes.table):
+            table["classes"].append("parameter-catalog")
         return list(container.children)
 
 

@@ -68,7 +68,7 @@ def currency(status: Status) -> str:
     if status.state == "current":
         return "The study, the library and the pinned packages have not changed since this run."
     reasons = "; ".join(escape(reason) for reason in status.reasons)
-    return f'<strong class="provenance-stale">Changed since this run:</strong> {reasons}.'
+    return f"<strong>Changed since this run:</strong> {reasons}."
 
 
 def duration(seconds: float) -> str:
