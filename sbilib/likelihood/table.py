@@ -45,7 +45,7 @@ class SplineWeights:
 
 def spline_weights(nodes: Tensor, at: Tensor) -> SplineWeights:
     """Weights of the cubic spline with nodes ``nodes`` (n_nodes,) at values ``at`` (n_rows,) inside them."""
-    cell = (torch.searchsorted(nodes, at, right=True) - 1).clamp(0, nodes.shape[0] - 2)
+    cell = (torch.searchsorted(nodes, at.contiguous(), right=True) - 1).clamp(0, nodes.shape[0] - 2)
     h = nodes[cell + 1] - nodes[cell]
     a = (nodes[cell + 1] - at) / h
     b = 1 - a
