@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from cycler import cycler
+from IPython.core.getipython import get_ipython
 
 from sbilib.errors import check_range
 
@@ -115,7 +116,14 @@ STYLE: Mapping[Any, Any] = MappingProxyType(
 
 
 def use_style() -> None:
-    """Apply the style of the book to all figures made from now on."""
+    """Apply the style of the book to all figures made from now on.
+
+    In a notebook this also makes a figure show as an image where it is the value of a cell, whether or
+    not pyplot made it.
+    """
+    shell = get_ipython()
+    if shell is not None and hasattr(shell, "kernel"):
+        shell.run_line_magic("matplotlib", "inline")
     mpl.rcParams.update(STYLE)
 
 

@@ -73,6 +73,16 @@ def test_every_glossary_term_is_used():
 
 
 @pytest.mark.parametrize("run", sorted((ROOT / "book" / "runs").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_figure_was_drawn(run):
+    """A figure shown before the notebook was told to draw leaves its name and no image."""
+    for number, cell in enumerate(json.loads(run.read_text())["cells"]):
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            named = "".join(data.get("text/plain", "")).startswith(("<Figure", "Figure("))
+            assert not named or any(kind.startswith("image/") for kind in data), f"cell {number}"
+
+
+@pytest.mark.parametrize("run", sorted((ROOT / "book" / "runs").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_every_output_image_has_a_caption_and_an_alt_text(run):
     for number, cell in enumerate(json.loads(run.read_text())["cells"]):
         images = [
