@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sbilib.errors import DataError, ParameterError, check_choice, check_range
-from sbilib.models.made import ACTIVATIONS, Conditioner
+from sbilib.models.made import ACTIVATIONS, Conditioners, LayerWeights
 from sbilib.models.spline import spline_forward, spline_inverse
 
 __all__ = ["ConditionalFlow", "FlowConfig"]
@@ -58,9 +58,9 @@ class FlowConfig:
     activation: str = "relu"
     """Activation function, ``relu`` or ``silu``."""
     ordering: str = "random"
-    """Permutation after each layer: ``random`` (drawn once, at construction) or ``alternating`` (reversed)."""
+    """Permutation after each layer: ``random`` (drawn at construction) or ``alternating`` (reversed)."""
     context_units: float = 0.0
-    """Fraction of hidden units that see the context alone; at 0 the first feature of a layer never sees it."""
+    """Fraction of hidden units that see the context alone; without them a first feature never sees it."""
     context_affine: bool = False
     """Whether a location and scale that depend on the context come first."""
 
@@ -136,46 +136,6 @@ class ContextAffine(nn.Module):
         return location, log_scale
 
 
-class AutoregressiveLayer(nn.Module):
-    """Splines of all features, each conditioned on the ones before it, then a permutation."""
-
-    permutation: Tensor
-
-    def __init__(self, config: FlowConfig, generator: torch.Generator) -> None:
-        super().__init__()
-        self.tail_bound = float(config.tail_bound)
-        self.conditioner = Conditioner(
-            config.features,
-            config.context_features,
-            3 * config.n_bins - 1,
-            config.hidden,
-            config.n_blocks,
-            config.activation,
-            config.n_context_units,
-            generator,
-        )
-        if config.ordering == "random":
-            permutation = torch.randperm(config.features, generator=generator)
-        else:
-            permutation = torch.arange(config.features - 1, -1, -1)
-        self.register_buffer("permutation", permutation)
-
-    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise side ``(features, batch)`` of ``x`` and the log derivative of each feature."""
-        y, log_derivative = spline_forward(x, self.conditioner(x, context), self.tail_bound)
-        return y.index_select(0, self.permutation), log_derivative
-
-    def inverse(self, y: Tensor, context: Tensor) -> Tensor:
-        """Data side of ``y``: the first feature directly, then one pass of the network for each other."""
-        y = y.index_select(0, self.permutation.argsort())
-        x = torch.zeros_like(y)
-        x[:1] = spline_inverse(y[:1], self.conditioner.first_feature(context), self.tail_bound)
-        for d in range(1, len(y)):
-            parameters = self.conditioner(x, context)[d : d + 1]
-            x[d : d + 1] = spline_inverse(y[d : d + 1], parameters, self.tail_bound)
-        return x
-
-
 class ConditionalFlow(nn.Module):
     """Density of events given a context, by change of variables.
 
@@ -193,6 +153,7 @@ class ConditionalFlow(nn.Module):
     """
 
     kind: ClassVar[str] = "flow"
+    permutations: Tensor
 
     def __init__(self, config: FlowConfig, *, seed: int = 0) -> None:
         super().__init__()
@@ -203,9 +164,22 @@ class ConditionalFlow(nn.Module):
             if config.context_affine
             else None
         )
-        self.layers = nn.ModuleList(
-            AutoregressiveLayer(config, generator) for _ in range(config.n_transforms)
+        self.conditioners = Conditioners(
+            config.n_transforms,
+            config.features,
+            config.context_features,
+            3 * config.n_bins - 1,
+            hidden=config.hidden,
+            n_blocks=config.n_blocks,
+            activation=config.activation,
+            context_units=config.n_context_units,
         )
+        permutations = torch.arange(config.features - 1, -1, -1).repeat(config.n_transforms, 1)
+        for layer in range(config.n_transforms):
+            self.conditioners.initialize(layer, generator)
+            if config.ordering == "random":
+                permutations[layer] = torch.randperm(config.features, generator=generator)
+        self.register_buffer("permutations", permutations)
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
         r"""Log density :math:`\log p(x \mid z)`.
@@ -242,7 +216,11 @@ class ConditionalFlow(nn.Module):
         """
         self._check(context, self.config.context_features, "context")
         noise = torch.randn(
-            len(context), self.config.features, generator=generator, dtype=context.dtype, device=context.device
+            len(context),
+            self.config.features,
+            generator=generator,
+            dtype=context.dtype,
+            device=context.device,
         )
         return self.from_noise(noise, context)
 
@@ -254,8 +232,10 @@ class ConditionalFlow(nn.Module):
     def from_noise(self, noise: Tensor, context: Tensor) -> Tensor:
         """Events ``(n, features)`` from standard normal noise ``(n, features)``: the inverse map."""
         x, z = noise.T, context.T.contiguous()
-        for layer in reversed(self.layers):
-            x = layer.inverse(x, z)  # type: ignore[operator]
+        for weights, permutation in zip(
+            reversed(self.conditioners.layer_weights()), self.permutations.flip(0), strict=True
+        ):
+            x = self._layer_inverse(weights, x.index_select(0, permutation.argsort()), z)
         if self.affine is not None:
             location, log_scale = self.affine(z)
             x = x * log_scale.exp() + location
@@ -268,10 +248,25 @@ class ConditionalFlow(nn.Module):
         if self.affine is not None:
             location, log_scale = self.affine(context)
             x, total = (x - location) * (-log_scale).exp(), -log_scale
-        for layer in self.layers:
-            x, log_derivative = layer(x, context)
+        for weights, permutation in zip(
+            self.conditioners.layer_weights(), self.permutations.unbind(), strict=True
+        ):
+            y, log_derivative = spline_forward(
+                x, self.conditioners(weights, x, context), self.config.tail_bound
+            )
+            x = y.index_select(0, permutation)
             total = total + log_derivative
         return x, total
+
+    def _layer_inverse(self, weights: LayerWeights, y: Tensor, context: Tensor) -> Tensor:
+        """Data side of ``y``: the first feature directly, then one pass of the network for each other."""
+        x = torch.zeros_like(y)
+        bound = self.config.tail_bound
+        x[:1] = spline_inverse(y[:1], self.conditioners.first_feature(weights, context), bound)
+        for d in range(1, len(y)):
+            parameters = self.conditioners(weights, x, context)[d : d + 1]
+            x[d : d + 1] = spline_inverse(y[d : d + 1], parameters, bound)
+        return x
 
     @staticmethod
     def _check(values: Tensor, columns: int, name: str) -> None:

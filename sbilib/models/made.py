@@ -1,27 +1,36 @@
-r"""The masked residual network that conditions one autoregressive layer.
+r"""The masked residual networks that condition the autoregressive layers.
 
 Feature ``d`` of a layer may depend on the features before it and on the context. Each unit carries a
 *degree*, the number of features it has seen; a hidden unit listens to units of no higher degree, and the
-outputs of feature ``d`` listen to units of degree below ``d`` (Germain et al., arXiv:1502.03509). The
-network is that of nflows (initial layer, residual blocks that add the context, final layer), with two
-differences: units of degree zero, which see the context alone, can be asked for, and everything that the
-masks force to zero is left out of the arithmetic.
+outputs of feature ``d`` listen to units of degree below ``d`` (Germain et al., arXiv:1502.03509). With
+activation :math:`a`, features :math:`x` and context :math:`z` the network of a layer is
 
-Tensors are laid out ``(units, batch)``.
+.. math::
+
+    h_0 &= W x + b + a(C_0 z + c_0), \\
+    h_i &= h_{i-1} + W''_i \, a\big(W'_i \, a(h_{i-1}) + b'_i + C_i z + c_i\big) + b''_i, \\
+    \text{parameters} &= V h_n + v,
+
+as in nflows. Two things are ours: units of degree zero, which see the context alone, can be asked for, and
+whatever the masks force to zero is left out of the arithmetic. The weights of all layers are stacked, so that
+an optimizer or a compiled graph handles eight tensors instead of eighteen a layer.
+
+Tensors of units are laid out ``(units, batch)``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "Conditioner", "hidden_degrees"]
+__all__ = ["ACTIVATIONS", "Conditioners", "LayerWeights", "hidden_degrees"]
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F.silu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "silu": F.silu}
 """Activation functions by name."""
 
 
@@ -41,73 +50,45 @@ def hidden_degrees(features: int, hidden: int, context_units: int) -> Tensor:
     return torch.cat([torch.zeros(context_units, dtype=torch.long), degrees.sort().values])
 
 
-class MaskedLinear(nn.Module):
-    """Linear map between units with degrees; weights against the order of the degrees count as zero."""
+class LayerWeights(NamedTuple):
+    """Weights of the network of one layer, masks applied; symbols as in the module's equation."""
 
-    mask: Tensor | None
+    initial: Tensor
+    """:math:`W` without the last feature, which nothing may see, ``(hidden, features - 1)``."""
+    initial_bias: Tensor
+    """:math:`b`, ``(hidden, 1)``."""
+    context: tuple[Tensor, ...]
+    """:math:`C_0, C_1, ...`, each ``(hidden, context_features)``."""
+    context_bias: tuple[Tensor, ...]
+    """:math:`c_0` and all :math:`c_i + b'_i`, each ``(hidden, 1)``."""
+    hidden: tuple[Tensor, ...]
+    """:math:`W'_1, W''_1, W'_2, ...`, each ``(hidden, hidden)``."""
+    residual_bias: tuple[Tensor, ...]
+    """:math:`b''_i`, each ``(hidden, 1)``."""
+    final: Tensor
+    """:math:`V`, ``(features * outputs, hidden)``."""
+    final_bias: Tensor
+    """:math:`v`, ``(features * outputs, 1)``."""
 
-    def __init__(self, in_degrees: Tensor, out_degrees: Tensor, generator: torch.Generator) -> None:
-        super().__init__()
-        mask = (out_degrees[:, None] >= in_degrees).float()
-        self.register_buffer("mask", None if bool(mask.all()) else mask, persistent=False)
-        self.weight = nn.Parameter(torch.empty(len(out_degrees), len(in_degrees)))
-        self.bias = nn.Parameter(torch.empty(len(out_degrees)))
-        initialize_linear(self.weight, self.bias, generator)
-
-    def masked_weight(self) -> Tensor:
-        """Weights with the forbidden ones set to zero."""
-        return self.weight if self.mask is None else self.weight * self.mask
-
-    def forward(self, units: Tensor) -> Tensor:
-        """Map ``(in, batch)`` to ``(out, batch)``."""
-        return torch.addmm(self.bias[:, None], self.masked_weight(), units)
-
-
-class ContextLinear(nn.Module):
-    """Linear map of the context, which every unit may see."""
-
-    def __init__(self, context_features: int, units: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(units, context_features))
-        self.bias = nn.Parameter(torch.empty(units))
-        initialize_linear(self.weight, self.bias, generator)
-
-    def forward(self, context: Tensor) -> Tensor:
-        """Map ``(context_features, batch)`` to ``(units, batch)``."""
-        return torch.addmm(self.bias[:, None], self.weight, context)
+    def leading(self, n: int) -> LayerWeights:
+        """The weights among the first ``n`` hidden units."""
+        return LayerWeights(
+            self.initial[:n],
+            self.initial_bias[:n],
+            tuple(weight[:n] for weight in self.context),
+            tuple(bias[:n] for bias in self.context_bias),
+            tuple(weight[:n, :n] for weight in self.hidden),
+            tuple(bias[:n] for bias in self.residual_bias),
+            self.final[:, :n],
+            self.final_bias,
+        )
 
 
-def initialize_linear(weight: Tensor, bias: Tensor, generator: torch.Generator) -> None:
-    """Draw weight and bias uniformly in +-1/sqrt(inputs), as ``torch.nn.Linear`` does."""
-    nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
-    bound = 1 / math.sqrt(weight.shape[1])
-    nn.init.uniform_(bias, -bound, bound, generator=generator)
-
-
-class ResidualBlock(nn.Module):
-    """``h + W1 act(W0 act(h) + C z)``, with ``W1`` and its bias close to zero at first."""
-
-    def __init__(
-        self, degrees: Tensor, context_features: int, activation: str, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.activation = ACTIVATIONS[activation]
-        self.context_layer = ContextLinear(context_features, len(degrees), generator)
-        self.linear_0 = MaskedLinear(degrees, degrees, generator)
-        self.linear_1 = MaskedLinear(degrees, degrees, generator)
-        nn.init.uniform_(self.linear_1.weight, -1e-3, 1e-3, generator=generator)
-        nn.init.uniform_(self.linear_1.bias, -1e-3, 1e-3, generator=generator)
-
-    def forward(self, units: Tensor, context: Tensor) -> Tensor:
-        """Map units ``(hidden, batch)``, given the context ``(context_features, batch)``."""
-        inner = self.linear_0(self.activation(units)) + self.context_layer(context)
-        return units + self.linear_1(self.activation(inner))
-
-
-class Conditioner(nn.Module):
-    """Parameters of the elementwise transforms of one autoregressive layer.
+class Conditioners(nn.Module):
+    """Networks that give the parameters of the elementwise transforms, one network for each layer.
 
     Args:
+        n_layers: number of layers ``L``.
         features: number of features ``D``.
         context_features: number of context features.
         outputs: number of parameters ``P`` of each feature.
@@ -115,24 +96,31 @@ class Conditioner(nn.Module):
         n_blocks: residual blocks.
         activation: a key of :data:`ACTIVATIONS`.
         context_units: how many hidden units see the context alone.
-        generator: draws the initial weights.
+
+    The weights are left for :meth:`initialize` to draw.
 
     Example:
-        >>> net = Conditioner(2, 1, 29, 64, 2, "relu", 0, torch.Generator().manual_seed(0))
-        >>> net(torch.zeros(2, 5), torch.zeros(1, 5)).shape
+        >>> nets = Conditioners(1, 2, 1, 29, hidden=64, n_blocks=2, activation="relu", context_units=0)
+        >>> nets.initialize(0, torch.Generator().manual_seed(0))
+        >>> nets(nets.layer_weights()[0], torch.zeros(2, 5), torch.zeros(1, 5)).shape
         torch.Size([2, 29, 5])
     """
 
+    initial_mask: Tensor | None
+    hidden_mask: Tensor | None
+    final_mask: Tensor | None
+
     def __init__(
         self,
+        n_layers: int,
         features: int,
         context_features: int,
         outputs: int,
+        *,
         hidden: int,
         n_blocks: int,
         activation: str,
         context_units: int,
-        generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.features, self.outputs = features, outputs
@@ -140,39 +128,125 @@ class Conditioner(nn.Module):
         degrees = hidden_degrees(features, hidden, context_units)
         self.n_context_units = int((degrees == 0).sum())
         seen = torch.arange(1, features + 1)
-        self.initial_layer = MaskedLinear(seen, degrees, generator)
-        self.context_layer = ContextLinear(context_features, hidden, generator)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(degrees, context_features, activation, generator) for _ in range(n_blocks)
+        outgoing = torch.arange(features).repeat_interleave(outputs)
+        if self.n_context_units == 0:
+            # Nothing feeds the first feature: its parameters are the biases, its rows need no product.
+            outgoing = outgoing[outputs:]
+        self._register_mask("initial_mask", seen[:-1], degrees)
+        self._register_mask("hidden_mask", degrees, degrees)
+        self._register_mask("final_mask", degrees, outgoing)
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(n_layers, *shape))
+
+        self.initial_weight = parameter(hidden, features)
+        self.initial_bias = parameter(hidden)
+        self.context_weight = parameter(1 + n_blocks, hidden, context_features)
+        self.context_bias = parameter(1 + n_blocks, hidden)
+        self.block_weight = parameter(n_blocks, 2, hidden, hidden)
+        self.block_bias = parameter(n_blocks, 2, hidden)
+        self.final_weight = parameter(features * outputs, hidden)
+        self.final_bias = parameter(features * outputs)
+
+    def _register_mask(self, name: str, incoming: Tensor, outgoing: Tensor) -> None:
+        mask = (outgoing[:, None] >= incoming).to(torch.get_default_dtype())
+        self.register_buffer(name, None if bool(mask.all()) else mask, persistent=False)
+
+    def initialize(self, layer: int, generator: torch.Generator) -> None:
+        """Draw the weights of one layer as nflows does, in the same order."""
+
+        def linear(weight: Tensor, bias: Tensor) -> None:
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+            bound = 1 / math.sqrt(weight.shape[1])
+            nn.init.uniform_(bias, -bound, bound, generator=generator)
+
+        linear(self.initial_weight[layer], self.initial_bias[layer])
+        linear(self.context_weight[layer, 0], self.context_bias[layer, 0])
+        for i in range(self.block_weight.shape[1]):
+            linear(self.context_weight[layer, i + 1], self.context_bias[layer, i + 1])
+            for j in range(2):
+                linear(self.block_weight[layer, i, j], self.block_bias[layer, i, j])
+            # A block starts close to the identity.
+            nn.init.uniform_(self.block_weight[layer, i, 1], -1e-3, 1e-3, generator=generator)
+            nn.init.uniform_(self.block_bias[layer, i, 1], -1e-3, 1e-3, generator=generator)
+        linear(self.final_weight[layer], self.final_bias[layer])
+
+    def layer_weights(self) -> list[LayerWeights]:
+        """The weights of each layer, masked and unstacked, for :meth:`forward`."""
+        initial = _masked(self.initial_weight[:, :, :-1], self.initial_mask)
+        hidden = _masked(self.block_weight, self.hidden_mask).flatten(1, 2)
+        final = self.final_weight if self.n_context_units else self.final_weight[:, self.outputs :]
+        context_bias = self.context_bias + F.pad(self.block_bias[:, :, 0], (0, 0, 1, 0))
+        stacked = zip(
+            initial.unbind(),
+            self.initial_bias.unsqueeze(-1).unbind(),
+            [layer.unbind() for layer in self.context_weight.unbind()],
+            [layer.unbind() for layer in context_bias.unsqueeze(-1).unbind()],
+            [layer.unbind() for layer in hidden.unbind()],
+            [layer.unbind() for layer in self.block_bias[:, :, 1].unsqueeze(-1).unbind()],
+            _masked(final, self.final_mask).unbind(),
+            self.final_bias.unsqueeze(-1).unbind(),
+            strict=True,
         )
-        self.final_layer = MaskedLinear(degrees, (seen - 1).repeat_interleave(outputs), generator)
+        return [LayerWeights(*layer) for layer in stacked]
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Parameters ``(features, outputs, batch)`` for ``x`` (features, batch), ``context`` (c, batch)."""
-        units = self.initial_layer(x) + self.activation(self.context_layer(context))
-        for block in self.blocks:
-            units = block(units, context)
+    def forward(self, weights: LayerWeights, x: Tensor, context: Tensor) -> Tensor:
+        """Spline parameters of all features.
+
+        Args:
+            weights: those of the layer.
+            x: features, shape ``(features, batch)``.
+            context: shape ``(context_features, batch)``.
+
+        Returns:
+            Parameters, shape ``(features, outputs, batch)``.
+        """
+        units = self._hidden_units(weights, x[:-1], context)
+        parameters = weights.final @ units
         if self.n_context_units:
-            return self.final_layer(units).reshape(self.features, self.outputs, -1)
-        # No unit may feed the first feature: its parameters are the biases, and its rows need no product.
-        n = self.outputs
-        weight, bias = self.final_layer.masked_weight()[n:], self.final_layer.bias
-        others = torch.addmm(bias[n:, None], weight, units)
-        return torch.cat([bias[:n, None].expand(n, x.shape[1]), others]).reshape(self.features, n, -1)
+            parameters = parameters + weights.final_bias
+        else:
+            first, others = weights.final_bias.tensor_split([self.outputs])
+            parameters = torch.cat([first.expand(-1, x.shape[1]), parameters + others])
+        return parameters.view(self.features, self.outputs, -1)
 
-    def first_feature(self, context: Tensor) -> Tensor:
-        """Parameters ``(1, outputs, batch)`` of the first feature, from the units that see only the context."""
-        n, seen = self.n_context_units, self.outputs
-        bias = self.final_layer.bias[:seen, None]
-        if n == 0:
-            return bias.expand(seen, context.shape[1])[None]
-        units = self.initial_layer.bias[:n, None] + self.activation(_leading(self.context_layer, context, n))
-        for block in self.blocks:
-            inner = _leading(block.linear_0, self.activation(units), n) + _leading(block.context_layer, context, n)
-            units = units + _leading(block.linear_1, self.activation(inner), n)
-        return torch.addmm(bias, self.final_layer.weight[:seen, :n], units)[None]
+    def first_feature(self, weights: LayerWeights, context: Tensor) -> Tensor:
+        """Parameters ``(1, outputs, batch)`` of the first feature, which depends on the context alone."""
+        bias = weights.final_bias[: self.outputs]
+        if not self.n_context_units:
+            return bias.expand(-1, context.shape[1])[None]
+        nothing = context.new_zeros(self.features - 1, context.shape[1])
+        weights = weights.leading(self.n_context_units)
+        units = self._hidden_units(weights, nothing, context)
+        return (weights.final[: self.outputs] @ units + bias)[None]
+
+    def _hidden_units(self, weights: LayerWeights, x: Tensor, context: Tensor) -> Tensor:
+        """Units after the last block, ``(hidden, batch)``."""
+        initial, *shifts = (
+            _affine(weight, context, bias)
+            for weight, bias in zip(weights.context, weights.context_bias, strict=True)
+        )
+        units = _affine(weights.initial, x, weights.initial_bias) + self._context_activation(initial)
+        pairs = zip(weights.hidden[::2], weights.hidden[1::2], strict=True)
+        for (first, second), bias, shift in zip(pairs, weights.residual_bias, shifts, strict=True):
+            between = first @ self.activation(units) + shift
+            units = units + second @ self.activation(between) + bias
+        return units
+
+    def _context_activation(self, units: Tensor) -> Tensor:
+        # For relu, a compiled graph would store which units are positive, as booleans and element by element,
+        # a tenth of a training step; the sign in the gradient of this form is recomputed instead.
+        if self.activation is torch.relu and torch.compiler.is_compiling():
+            return 0.5 * (units + units.abs())
+        return self.activation(units)
 
 
-def _leading(layer: nn.Module, units: Tensor, n: int) -> Tensor:
-    """The first ``n`` outputs of a linear layer, from as many inputs as ``units`` has."""
-    return torch.addmm(layer.bias[:n, None], layer.weight[:n, : units.shape[0]], units)
+def _affine(weight: Tensor, inputs: Tensor, bias: Tensor) -> Tensor:
+    """``weight @ inputs + bias``; with a single input it is elementwise, which compiled graphs fuse."""
+    if weight.shape[1] == 1:
+        return weight * inputs + bias
+    return torch.addmm(bias, weight, inputs)
+
+
+def _masked(weight: Tensor, mask: Tensor | None) -> Tensor:
+    return weight if mask is None else weight * mask

@@ -6,6 +6,8 @@ This is the only module that imports it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from nflows.distributions.normal import StandardNormal
@@ -55,7 +57,7 @@ def build_nflows(config: FlowConfig) -> nn.Module:
 
 
 def from_nflows_state_dict(config: FlowConfig, state_dict: dict[str, Tensor]) -> ConditionalFlow:
-    """Our flow with the weights and permutations of an nflows flow.
+    """Our flow with the weights and permutations of an nflows flow, in the same dtype.
 
     Raises:
         ParameterError: if the configuration has parts that nflows lacks.
@@ -63,20 +65,18 @@ def from_nflows_state_dict(config: FlowConfig, state_dict: dict[str, Tensor]) ->
     """
     _check_exchangeable(config)
     flow = ConditionalFlow(config)
-    ours = {}
-    for name, value in flow.state_dict().items():
-        source = _nflows_name(name)
-        if source not in state_dict or state_dict[source].shape != value.shape:
-            found = tuple(state_dict[source].shape) if source in state_dict else "nothing"
+    for name, ours in _correspondence(flow):
+        theirs = state_dict.get(name)
+        if theirs is None or theirs.shape != ours.shape:
+            found = "nothing" if theirs is None else f"shape {tuple(theirs.shape)}"
             raise CheckpointError(
-                f"the nflows state dict should hold {source} of shape {tuple(value.shape)}, found {found}; "
+                f"the nflows state dict should hold {name} of shape {tuple(ours.shape)}, found {found}; "
                 "use the configuration the flow was trained with"
             )
-        ours[name] = state_dict[source]
-    flow.to(next(iter(flow.parameters())).dtype)
-    if any(value.dtype == torch.float64 for value in ours.values()):
-        flow.double()
-    flow.load_state_dict(ours)
+    flow.to(state_dict["_transform._transforms.0.autoregressive_net.final_layer.weight"].dtype)
+    with torch.no_grad():
+        for name, ours in _correspondence(flow):
+            ours.copy_(state_dict[name])
     return flow
 
 
@@ -87,22 +87,30 @@ def to_nflows_state_dict(flow: ConditionalFlow) -> dict[str, Tensor]:
         ParameterError: if the flow has parts that nflows lacks.
     """
     _check_exchangeable(flow.config)
-    theirs = {
-        name: value for name, value in build_nflows(flow.config).state_dict().items()
-        if name.endswith((".mask", ".degrees"))
-    }
-    theirs.update({_nflows_name(name): value.detach().clone() for name, value in flow.state_dict().items()})
-    return theirs
+    with torch.random.fork_rng(devices=[]):
+        fixed = build_nflows(flow.config).state_dict()
+    theirs = {name: value for name, value in fixed.items() if name.endswith((".mask", ".degrees"))}
+    return theirs | {name: ours.detach().clone() for name, ours in _correspondence(flow)}
 
 
-def _nflows_name(name: str) -> str:
-    """Name in nflows of one of our parameters, ``layers.<i>.<rest>``."""
-    _, layer, rest = name.split(".", 2)
-    if rest == "permutation":
-        return f"_transform._transforms.{2 * int(layer) + 1}._permutation"
-    rest = rest.replace("conditioner", "autoregressive_net")
-    rest = rest.replace("linear_0", "linear_layers.0").replace("linear_1", "linear_layers.1")
-    return f"_transform._transforms.{2 * int(layer)}.{rest}"
+def _correspondence(flow: ConditionalFlow) -> Iterator[tuple[str, Tensor]]:
+    """Names of nflows, each with the part of our parameters or permutations that it denotes."""
+    nets = flow.conditioners
+    for i in range(flow.config.n_transforms):
+        yield f"_transform._transforms.{2 * i + 1}._permutation", flow.permutations[i]
+        net = f"_transform._transforms.{2 * i}.autoregressive_net"
+        yield f"{net}.initial_layer.weight", nets.initial_weight[i]
+        yield f"{net}.initial_layer.bias", nets.initial_bias[i]
+        yield f"{net}.context_layer.weight", nets.context_weight[i, 0]
+        yield f"{net}.context_layer.bias", nets.context_bias[i, 0]
+        for j in range(flow.config.n_blocks):
+            yield f"{net}.blocks.{j}.context_layer.weight", nets.context_weight[i, j + 1]
+            yield f"{net}.blocks.{j}.context_layer.bias", nets.context_bias[i, j + 1]
+            for k in range(2):
+                yield f"{net}.blocks.{j}.linear_layers.{k}.weight", nets.block_weight[i, j, k]
+                yield f"{net}.blocks.{j}.linear_layers.{k}.bias", nets.block_bias[i, j, k]
+        yield f"{net}.final_layer.weight", nets.final_weight[i]
+        yield f"{net}.final_layer.bias", nets.final_bias[i]
 
 
 def _check_exchangeable(config: FlowConfig) -> None:
