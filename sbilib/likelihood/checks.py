@@ -59,9 +59,10 @@ def check_counts(counts: Tensor, n_events: int) -> Tensor:
             "give one row per set and one count per event"
         )
     values = counts.double()
-    if not bool(values.isfinite().all()) or bool((values < 0).any()):
+    total = values.sum(dim=1)
+    if not bool(total.isfinite().all()) or bool(values.min() < 0):
         raise DataError("counts must be finite and not negative; a count is how often a set holds an event")
-    empty = values.sum(dim=1) <= 0
+    empty = total <= 0
     if bool(empty.any()):
         raise DataError(f"set {int(empty.nonzero()[0, 0])} has no events; every set needs at least one")
     return values

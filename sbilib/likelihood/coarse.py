@@ -12,9 +12,9 @@ from sbilib.likelihood.table import EventSets
 
 __all__ = ["CoarseScan", "coarse_scan"]
 
-_N_FRACTIONS = 10
-_N_NUISANCES = 21
-_BLOCK_EVENTS = 2**13
+_N_FRACTIONS = 8
+_N_NUISANCES = 16
+_BLOCK_EVENTS = 2**10
 _RELEVANT_NLL = 3.0
 
 
@@ -29,7 +29,7 @@ class CoarseScan(NamedTuple):
 
 
 def coarse_scan(sets: EventSets, bounds: Bounds) -> CoarseScan:
-    """Scan all sets on 10 signal fractions, denser toward zero, and about 21 of the table's nodes."""
+    """Scan all sets on 8 signal fractions, denser toward zero, and 16 of the table's nodes."""
     nodes = sets.table.nodes
     steps = torch.linspace(0, 1, _N_FRACTIONS, dtype=torch.float64, device=nodes.device) ** 2
     fractions = bounds.fraction_low + (bounds.fraction_high - bounds.fraction_low) * steps
@@ -45,9 +45,8 @@ def coarse_scan(sets: EventSets, bounds: Bounds) -> CoarseScan:
 
 def _sum_log_mixture(sets: EventSets, fractions: Tensor, chosen: Tensor) -> Tensor:
     """Sum over events of log(1 - p + p e^d), shape (n_sets, n_fractions, n_chosen), in float32."""
-    table = sets.table
-    p = fractions.float()
-    result = torch.zeros(len(chosen), sets.n_sets, len(p), dtype=torch.float32, device=p.device)
+    table, p = sets.table, fractions.float()
+    width = len(chosen) * len(p)
     counts = None
     if sets.index is not None:
         counts = torch.zeros(sets.n_sets, table.n_events, dtype=torch.float32, device=p.device)
@@ -55,28 +54,29 @@ def _sum_log_mixture(sets: EventSets, fractions: Tensor, chosen: Tensor) -> Tens
             torch.ones_like(sets.index, dtype=torch.float32) if sets.weight is None else sets.weight.float()
         )
         counts.scatter_add_(1, sets.index, ones)
+    result = torch.zeros(sets.n_sets, width, dtype=torch.float32, device=p.device)
     step = _BLOCK_EVENTS if counts is not None else sets.length * max(1, _BLOCK_EVENTS // sets.length)
     for start in range(0, table.n_events, step):
         part = slice(start, min(start + step, table.n_events))
-        for k, node in enumerate(chosen.tolist()):
-            logs = _log_mixture(table.log_ratio[0, node, part].float(), p)
-            if counts is not None:
-                result[k].addmm_(counts[:, part], logs)
-            else:
-                first, last = part.start // sets.length, part.stop // sets.length
-                result[k, first:last] = logs.reshape(last - first, sets.length, -1).sum(dim=1)
-    return result.permute(1, 2, 0)
+        logs = _log_mixture(table.log_ratio[0, :, part][chosen].T.float(), p).reshape(-1, width)
+        if counts is not None:
+            result.addmm_(counts[:, part], logs)
+        else:
+            first, last = part.start // sets.length, part.stop // sets.length
+            result[first:last] = logs.reshape(last - first, sets.length, width).sum(dim=1)
+    return result.reshape(sets.n_sets, len(chosen), len(p)).transpose(1, 2)
 
 
 def _log_mixture(d: Tensor, p: Tensor) -> Tensor:
+    """log(1 - p + p e^d), shape ``(*d.shape, n_fractions)``, without overflow."""
     small = torch.exp(-d.abs()).clamp(min=torch.finfo(d.dtype).tiny)
     shrunk, grown = torch.where(d > 0, small, 1.0), torch.where(d > 0, 1.0, small)
-    mixture = shrunk[:, None] * (1 - p)
-    mixture += grown[:, None] * p
+    mixture = shrunk[..., None] * (1 - p)
+    mixture.addcmul_(grown[..., None], p)
     mixture.log_()
-    mixture += d.clamp(min=0)[:, None]
+    mixture += d.clamp(min=0)[..., None]
     if float(p[0]) == 0.0:
-        mixture[:, 0] = 0.0
+        mixture[..., 0] = 0.0
     return mixture
 
 

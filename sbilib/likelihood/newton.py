@@ -24,8 +24,11 @@ from sbilib.likelihood.table import EventSets
 __all__ = ["Bounds", "Edges", "Minimum", "conditional_minimum", "find_edges", "minimize"]
 
 _MAX_ITERATIONS = 40
-_SMALL_GAIN = 1e-9  # expected decrease of the NLL at which the last step is taken unchecked
-_ROOT_TOLERANCE = 1e-4  # in standard deviations, before the last step
+# When a Newton step promises less than this it is taken unchecked as the last one; as the iteration
+# converges quadratically, what remains is about the square of these numbers, in standard deviations.
+_SMALL_GAIN = 1e-6
+_ROOT_TOLERANCE = 3e-3
+_PROFILE_GAIN = 1e-5
 
 
 class Bounds(NamedTuple):
@@ -235,8 +238,8 @@ def _solve_edges(
         fallback = torch.where(below, 0.5, -0.25) * reach * part.sign
         step = torch.where(usable & (root > 0.05 * wanted), step, fallback).clamp(-reach, reach)
         new_t = (t + step).clamp(part.target_low, part.target_high)
-        solved = usable & (gain < 1e-6) & ((root - wanted).abs() < _ROOT_TOLERANCE)
-        ended = curved & (gain < 1e-6) & below & (t == end[active])
+        solved = usable & (gain < _PROFILE_GAIN) & ((root - wanted).abs() < _ROOT_TOLERANCE)
+        ended = curved & (gain < _PROFILE_GAIN) & below & (t == end[active])
         new_t = torch.where(solved, new_t, _inside(new_t, inner[active], outer[active], part.sign))
         done = solved | ended
         value[active] = torch.where(ended, t, new_t)

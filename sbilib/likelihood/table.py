@@ -144,10 +144,9 @@ class EventSets:
             DataError: if the counts are of the wrong shape, negative, or empty for some set.
         """
         weights = check_counts(counts.to(table.nodes.device), table.n_events)
-        present = weights > 0
-        occupied = present.sum(dim=1)
+        rows, events = weights.nonzero(as_tuple=True)
+        occupied = torch.bincount(rows, minlength=len(weights))
         length = int(occupied.max())
-        rows, events = present.nonzero(as_tuple=True)
         # nonzero lists row after row, so the place within a row is the running number minus the row's start.
         start = occupied.cumsum(0) - occupied
         place = torch.arange(len(rows), device=rows.device) - start[rows]
@@ -188,18 +187,16 @@ class EventSets:
         Returns:
             Shape ``(n_rows, 4, set_length)``: value at the node and the next, second derivative likewise.
         """
-        flat = self.table.log_ratio.reshape(2, -1)
-        n_rows, length = rows.shape[0], self.length
-        result = flat.new_empty(n_rows, 4, length)
-        for k in range(2):
-            if self.index is None:
-                runs = flat.reshape(2, -1, length)
-                place = (node + k) * self.n_sets + rows
-                result[:, k], result[:, 2 + k] = runs[0][place], runs[1][place]
-            else:
-                place = self.index[rows] + ((node + k) * self.table.n_events)[:, None]
-                result[:, k], result[:, 2 + k] = flat[0][place], flat[1][place]
-        return result
+        n_nodes, length = len(self.table.nodes), self.length
+        # Row of the table, seen as (2 * n_nodes, n_events): value and curvature at this node and the next.
+        offsets = torch.tensor([0, 1, n_nodes, n_nodes + 1], device=rows.device)
+        lines = node[:, None] + offsets
+        if self.index is None:
+            runs = self.table.log_ratio.reshape(-1, length)
+            place = lines * self.n_sets + rows[:, None]
+            return runs.index_select(0, place.reshape(-1)).reshape(len(rows), 4, length)
+        place = self.index.index_select(0, rows)[:, None, :] + (lines * self.table.n_events)[:, :, None]
+        return self.table.log_ratio.reshape(-1).index_select(0, place.reshape(-1)).reshape(place.shape)
 
     def select(self, sets: Tensor) -> EventSets:
         """The sets of these numbers, sharing the table."""
