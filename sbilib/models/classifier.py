@@ -15,6 +15,7 @@ constant for an event and drops out of the likelihood.  The logit itself is used
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -41,9 +42,12 @@ class ClassifierConfig:
         hidden: nodes of each hidden layer.
         activation: ``"relu"``, ``"silu"`` or ``"tanh"``.
         standardize: shift and scale all inputs by constants taken from the training data.
+        nuisance_degree: 0 makes the nuisance parameter an input like any other; a positive degree makes the
+            logit a polynomial of that degree in it, with coefficients that are functions of the event.
 
     Raises:
-        ParameterError: for sizes below one, no hidden layer, or an unknown activation.
+        ParameterError: for sizes below one, no hidden layer, an unknown activation, or a polynomial in
+            several nuisance parameters.
     """
 
     n_features: int = 2
@@ -51,6 +55,7 @@ class ClassifierConfig:
     hidden: tuple[int, ...] = (120, 120, 120)
     activation: str = "relu"
     standardize: bool = False
+    nuisance_degree: int = 0
 
     def __post_init__(self) -> None:
         check_range("n_features", self.n_features, low=1)
@@ -61,6 +66,12 @@ class ClassifierConfig:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         for width in self.hidden:
             check_range("hidden", width, low=1)
+        check_range("nuisance_degree", self.nuisance_degree, low=0, high=12)
+        if self.nuisance_degree > 0 and self.n_context != 1:
+            raise ParameterError(
+                f"nuisance_degree {self.nuisance_degree} needs one nuisance parameter, got {self.n_context}; "
+                "pass nuisance_degree=0 to use several"
+            )
 
     @classmethod
     def sluijter(cls) -> ClassifierConfig:
@@ -69,8 +80,12 @@ class ClassifierConfig:
 
     @classmethod
     def modern(cls) -> ClassifierConfig:
-        """Ours: smooth activations, so that the log ratio is smooth in the nuisance parameter too."""
-        return cls(hidden=(64, 64, 64), activation="silu", standardize=True)
+        """Ours: smooth activations, and a log ratio that is a polynomial in the nuisance parameter.
+
+        The polynomial has few degrees of freedom to fit noise with, and many nuisance values cost no more
+        than one.
+        """
+        return cls(hidden=(64, 64, 64), activation="silu", standardize=True, nuisance_degree=5)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -102,15 +117,16 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig, *, seed: int) -> None:
         super().__init__()
         self.config = config
-        n_inputs = config.n_features + config.n_context
+        polynomial = config.nuisance_degree > 0
+        n_inputs = config.n_features + (0 if polynomial else config.n_context)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers: list[nn.Module] = []
             for n_in, n_out in pairwise((n_inputs, *config.hidden)):
                 layers += [nn.Linear(n_in, n_out), _ACTIVATIONS[config.activation]()]
-            self.layers = nn.Sequential(*layers, nn.Linear(config.hidden[-1], 1))
-        self.register_buffer("shift", torch.zeros(n_inputs))
-        self.register_buffer("scale", torch.ones(n_inputs))
+            self.layers = nn.Sequential(*layers, nn.Linear(config.hidden[-1], config.nuisance_degree + 1))
+        self.register_buffer("shift", torch.zeros(config.n_features + config.n_context))
+        self.register_buffer("scale", torch.ones(config.n_features + config.n_context))
 
     def standardize(self, x: Tensor, z: Tensor) -> None:
         """Take shift and scale from events ``x`` (n, d) and ``z`` (n, c), if the config asks for it."""
@@ -121,11 +137,26 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Logit of events ``x`` (n, d) at nuisance values ``z`` (n, c); returns ``(n,)``."""
-        inputs = torch.cat((x, z), dim=1)
-        if self.config.standardize:
-            inputs = (inputs - self.shift) / self.scale
-        logit: Tensor = self.layers(inputs)
-        return logit.squeeze(1)
+        x, z = self._standardized(x, z)
+        degree = self.config.nuisance_degree
+        outputs: Tensor = self.layers(x if degree > 0 else torch.cat((x, z), dim=1))
+        return (outputs * _legendre(z, degree)).sum(dim=1) if degree > 0 else outputs.squeeze(1)
+
+    def outer(self, x: Tensor, z: Tensor) -> Tensor:
+        """Logit of every event ``x`` (n, d) at every nuisance value ``z`` (m, c); returns ``(n, m)``."""
+        if self.config.nuisance_degree > 0:
+            x, z = self._standardized(x, z)
+            coefficients: Tensor = self.layers(x)
+            return coefficients @ _legendre(z, self.config.nuisance_degree).T
+        n, m = len(x), len(z)
+        logit: Tensor = self(x.repeat_interleave(m, dim=0), z.repeat(n, 1))
+        return logit.reshape(n, m)
+
+    def _standardized(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.config.standardize:
+            return x, z
+        d = self.config.n_features
+        return (x - self.shift[:d]) / self.scale[:d], (z - self.shift[d:]) / self.scale[d:]
 
 
 class ClassifierPair(nn.Module):
@@ -157,16 +188,16 @@ class ClassifierPair(nn.Module):
         """
         check_events("x", x, self.signal.config.n_features)
         x = x.to(self.signal.shift)
-        z = nuisance.to(self.signal.shift)
+        z = nuisance.to(self.signal.shift).unsqueeze(1)
         chunks = torch.split(x, max(1, _CHUNK // max(1, len(z))))
-        parts = [[_outer(model, chunk, z) for chunk in chunks] for model in (self.signal, self.background)]
+        parts = [[model.outer(chunk, z) for chunk in chunks] for model in (self.signal, self.background)]
         return LogComponents(*(torch.cat(part).double() for part in parts))
 
 
-def _outer(model: Classifier, x: Tensor, z: Tensor) -> Tensor:
-    """Logits of ``x`` (n, d) at each of ``z`` (m,); returns ``(n, m)``."""
-    n, m = len(x), len(z)
-    events = x.repeat_interleave(m, dim=0)
-    contexts = z.repeat(n).unsqueeze(1)
-    logit: Tensor = model(events, contexts)
-    return logit.reshape(n, m)
+def _legendre(z: Tensor, degree: int) -> Tensor:
+    """Legendre polynomials 0 to ``degree`` of standardized ``z`` (n, 1), which is uniform within root 3."""
+    t = z.squeeze(1) / math.sqrt(3.0)
+    terms = [torch.ones_like(t), t]
+    for k in range(1, degree):
+        terms.append(((2 * k + 1) * t * terms[k] - k * terms[k - 1]) / (k + 1))
+    return torch.stack(terms[: degree + 1], dim=1)

@@ -1,5 +1,8 @@
 """Figures from result objects, in one style."""
 
+from sbilib.plotting.edges import plot_against_nuisance
+from sbilib.plotting.events import plot_calibration, plot_events
+from sbilib.plotting.likelihoods import ContourPanel, plot_contours, plot_interval_construction
 from sbilib.plotting.style import (
     BACKGROUND_COLOR,
     CLASSIFIER_COLOR,
@@ -21,7 +24,13 @@ __all__ = [
     "NEUTRAL_COLOR",
     "SIGNAL_COLOR",
     "TRUTH_COLOR",
+    "ContourPanel",
     "figure_size",
+    "plot_against_nuisance",
+    "plot_calibration",
+    "plot_contours",
+    "plot_events",
+    "plot_interval_construction",
     "style_context",
     "use_style",
 ]

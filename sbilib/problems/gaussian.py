@@ -34,9 +34,10 @@ class GaussianToy:
 
     Args:
         radius: distance of each mean from the origin, positive, in units of the width of the Gaussians.
+        nuisance_range: range of the angle z in rad that training covers; as published, 0 to pi/2.
 
     Raises:
-        ParameterError: if ``radius`` is not a positive finite number.
+        ParameterError: if ``radius`` is not a positive finite number or the range is not increasing.
 
     Example:
         >>> import torch
@@ -47,9 +48,12 @@ class GaussianToy:
     """
 
     radius: float
+    nuisance_range: tuple[float, float] = (0.0, 0.5 * math.pi)
 
     def __post_init__(self) -> None:
         check_range("radius", self.radius, low=0.0, include_low=False)
+        low, high = self.nuisance_range
+        check_range("nuisance_range", high, low=low, include_low=False)
 
     @classmethod
     def large_distance(cls) -> GaussianToy:
@@ -84,11 +88,6 @@ class GaussianToy:
     def n_features(self) -> int:
         """Number of features: 2."""
         return 2
-
-    @property
-    def nuisance_range(self) -> tuple[float, float]:
-        """Trained range of the angle z: 0 to pi/2 rad."""
-        return (0.0, 0.5 * math.pi)
 
     @property
     def scan_range(self) -> tuple[float, float]:
