@@ -3,7 +3,7 @@
 It knows no networks: any `ComponentDensities` will do.  All sums and fits run in float64.
 """
 
-from sbilib.likelihood.batched import FitResults, fit_event_sets, fit_sets, fit_toys
+from sbilib.likelihood.batched import FitResults, fit_event_sets, fit_sets, fit_toys, toy_groups
 from sbilib.likelihood.convex import NuisanceProfile, profile_over_signal_ratio
 from sbilib.likelihood.grid import NLLScan, ScanGrid, scan_nll
 from sbilib.likelihood.intervals import Intervals, crossing_interval
@@ -50,4 +50,5 @@ __all__ = [
     "profile_signal_ratio",
     "profile_windows",
     "scan_nll",
+    "toy_groups",
 ]

@@ -9,6 +9,7 @@ minima, are scanned on a fine grid instead, so the result does not depend on the
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -23,7 +24,7 @@ from sbilib.likelihood.intervals import Intervals
 from sbilib.likelihood.newton import Bounds, Edges, Minimum, find_edges, minimize
 from sbilib.likelihood.table import EventSets, NuisanceTable
 
-__all__ = ["FitResults", "fit_event_sets", "fit_sets", "fit_toys"]
+__all__ = ["FitResults", "fit_event_sets", "fit_sets", "fit_toys", "toy_groups"]
 
 _MAX_MEMORY = 256 * 1024**2
 
@@ -41,6 +42,7 @@ class FitResults:
         ratio_interval: profile interval of the signal ratio.
         nuisance_interval: profile interval of the nuisance parameter.
         converged: True where the Newton iteration gave the result, False where a fine scan did.
+        level: threshold on -2 log lambda of the intervals.
     """
 
     signal_ratio: Tensor
@@ -51,6 +53,26 @@ class FitResults:
     ratio_interval: Intervals
     nuisance_interval: Intervals
     converged: Tensor
+    level: float
+
+    @classmethod
+    def join(cls, parts: Sequence[FitResults]) -> FitResults:
+        """Fits of several groups of sets, one after the other."""
+
+        def tensors(name: str) -> Tensor:
+            return torch.cat([getattr(part, name) for part in parts])
+
+        return cls(
+            signal_ratio=tensors("signal_ratio"),
+            nuisance=tensors("nuisance"),
+            nll_min=tensors("nll_min"),
+            ratio_at_bound=tensors("ratio_at_bound"),
+            nuisance_at_bound=tensors("nuisance_at_bound"),
+            ratio_interval=Intervals.join([part.ratio_interval for part in parts]),
+            nuisance_interval=Intervals.join([part.nuisance_interval for part in parts]),
+            converged=tensors("converged"),
+            level=parts[0].level,
+        )
 
 
 def fit_sets(
@@ -110,6 +132,17 @@ def fit_toys(
         DataError: for empty, non-finite or wrongly shaped events.
         ParameterError: for a bad range, level or nodes.
     """
+    groups = toy_groups(densities, events, nuisances, max_memory=max_memory)
+    return FitResults.join([fit_event_sets(sets, ratio_range=ratio_range, level=level) for sets in groups])
+
+
+def toy_groups(
+    densities: ComponentDensities, events: Tensor, nuisances: Tensor, *, max_memory: int = _MAX_MEMORY
+) -> Iterator[EventSets]:
+    """Independent toys as sets ready to be fitted, in groups that fit into memory.
+
+    Arguments and errors are those of `fit_toys`.
+    """
     if events.dim() != 3 or 0 in events.shape:
         raise DataError(
             f"events must have shape (n_toys, n_events, n_features), got {tuple(events.shape)}; "
@@ -119,13 +152,10 @@ def fit_toys(
     check_events("events", events.reshape(-1, n_features), n_features)
     # The table takes three numbers a node and event, and its making about as many again.
     group = max(1, max_memory // (8 * 6 * n_events * len(nuisances)))
-    parts = []
     for start in range(0, n_toys, group):
         chunk = events[start : start + group]
         table = NuisanceTable.build(densities, chunk.reshape(-1, n_features), nuisances)
-        sets = EventSets.from_toys(table, chunk.shape[0])
-        parts.append(fit_event_sets(sets, ratio_range=ratio_range, level=level))
-    return _concatenate(parts)
+        yield EventSets.from_toys(table, chunk.shape[0])
 
 
 def fit_event_sets(
@@ -140,7 +170,7 @@ def fit_event_sets(
     # Single precision sums of n logarithms are good to about 1e-6 of their size.
     missed = best.expansion.nll > start.nll + 1e-2 + 1e-5 * start.nll.abs()
     converged = best.converged & edges.converged.reshape(4, -1).all(dim=0) & ~start.several_minima & ~missed
-    results = _assemble(best, edges, bounds, ratio_range, converged)
+    results = _assemble(best, edges, bounds, ratio_range, converged, level)
     return _repair(results, sets, ratio_range, level)
 
 
@@ -156,7 +186,12 @@ def _to_ratio(fraction: Tensor, ratio_range: tuple[float, float]) -> Tensor:
 
 
 def _assemble(
-    best: Minimum, edges: Edges, bounds: Bounds, ratio_range: tuple[float, float], converged: Tensor
+    best: Minimum,
+    edges: Edges,
+    bounds: Bounds,
+    ratio_range: tuple[float, float],
+    converged: Tensor,
+    level: float,
 ) -> FitResults:
     value, is_open = edges.value.reshape(4, -1), edges.open.reshape(4, -1)
     valid = torch.ones_like(converged)
@@ -172,6 +207,7 @@ def _assemble(
         ratio_interval=Intervals(ratio, lower, upper, is_open[0], is_open[1], valid),
         nuisance_interval=Intervals(z, value[2], value[3], is_open[2], is_open[3], valid),
         converged=converged,
+        level=level,
     )
 
 
@@ -191,23 +227,3 @@ def _repair(
             for field in fields(Intervals):
                 getattr(old, field.name)[number] = getattr(new, field.name)
     return results
-
-
-def _concatenate(parts: list[FitResults]) -> FitResults:
-    def join(name: str) -> Tensor:
-        return torch.cat([getattr(part, name) for part in parts])
-
-    def join_intervals(name: str) -> Intervals:
-        values = [getattr(part, name) for part in parts]
-        return Intervals(*(torch.cat([getattr(v, f.name) for v in values]) for f in fields(Intervals)))
-
-    return FitResults(
-        signal_ratio=join("signal_ratio"),
-        nuisance=join("nuisance"),
-        nll_min=join("nll_min"),
-        ratio_at_bound=join("ratio_at_bound"),
-        nuisance_at_bound=join("nuisance_at_bound"),
-        ratio_interval=join_intervals("ratio_interval"),
-        nuisance_interval=join_intervals("nuisance_interval"),
-        converged=join("converged"),
-    )

@@ -8,7 +8,8 @@ cubic through the four nearest points, and its minimum that of the quartic throu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -53,6 +54,11 @@ class Intervals:
     def width(self) -> Tensor:
         """Upper minus lower edge, within the scanned range."""
         return self.upper - self.lower
+
+    @classmethod
+    def join(cls, parts: Sequence[Intervals]) -> Intervals:
+        """Intervals of several groups of sets, one after the other."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def contains(self, truth: float | Tensor) -> Tensor:
         """True where the interval holds ``truth``; an open edge holds everything on its side."""

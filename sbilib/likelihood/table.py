@@ -63,7 +63,7 @@ class NuisanceTable:
         nodes: nuisance values, shape ``(n_nodes,)``; the fits search between the first and the last.
         log_ratio: log signal over background density and its second derivative in the nuisance
             parameter, shape ``(2, n_nodes, n_events)``.
-        background: log background density at the nodes, shape ``(n_nodes, n_events)``.
+        background: log background density at the nodes, shape ``(n_events, n_nodes)``.
     """
 
     nodes: Tensor
@@ -73,6 +73,10 @@ class NuisanceTable:
     @classmethod
     def build(cls, densities: ComponentDensities, events: Tensor, nuisances: Tensor) -> NuisanceTable:
         """Evaluate the densities of ``events`` (n_events, n_features) at ``nuisances`` (n_nodes,).
+
+        For densities that are smooth in the nuisance parameter 61 nodes over the scanned range are
+        plenty (the Gaussian toys need 31); networks with ReLU activations have kinks and need 121 for
+        interval edges good to a thousandth of the width.
 
         Raises:
             ParameterError: for fewer than four nodes, or nodes that are not increasing.
@@ -93,21 +97,21 @@ class NuisanceTable:
         check_events("events", events, events.shape[-1] if events.dim() == 2 else 1)
         nodes = nuisances.to(device=events.device, dtype=torch.float64)
         operator = second_derivative_operator(nodes)
-        shape = (len(nodes), events.shape[0])
-        log_ratio = torch.empty((2, *shape), dtype=torch.float64, device=events.device)
-        background = torch.empty(shape, dtype=torch.float64, device=events.device)
+        n_nodes, n_events = len(nodes), events.shape[0]
+        log_ratio = torch.empty(2, n_nodes, n_events, dtype=torch.float64, device=events.device)
+        background = torch.empty(n_events, n_nodes, dtype=torch.float64, device=events.device)
         for start in range(0, events.shape[0], _BLOCK_EVENTS):
             part = slice(start, start + _BLOCK_EVENTS)
             pair = evaluate_components(densities, events[part], nodes)
-            background[:, part] = pair.background.T
-            torch.sub(pair.signal.T, pair.background.T, out=log_ratio[0, :, part])
+            background[part] = pair.background
+            log_ratio[0, :, part] = (pair.signal - pair.background).T
         torch.mm(operator, log_ratio[0], out=log_ratio[1])
         return cls(nodes, log_ratio, background)
 
     @property
     def n_events(self) -> int:
         """Number of events in the table."""
-        return self.background.shape[1]
+        return self.background.shape[0]
 
 
 def second_derivative_operator(nodes: Tensor) -> Tensor:
@@ -154,7 +158,7 @@ class EventSets:
         weight = torch.zeros(len(weights), length, dtype=torch.float64, device=rows.device)
         index[rows, place] = events
         weight[rows, place] = weights[rows, events]
-        summed = table.background @ weights.T
+        summed = (weights @ table.background).T
         return cls(table, index, weight, weights.sum(dim=1), _with_curvature(table, summed))
 
     @classmethod
@@ -167,7 +171,7 @@ class EventSets:
         if n_toys < 1 or table.n_events % n_toys:
             raise DataError(f"{table.n_events} events cannot be cut into {n_toys} sets of equal size")
         length = table.n_events // n_toys
-        summed = table.background.reshape(len(table.nodes), n_toys, length).sum(dim=2)
+        summed = table.background.reshape(n_toys, length, len(table.nodes)).sum(dim=1).T
         size = torch.full((n_toys,), float(length), dtype=torch.float64, device=summed.device)
         return cls(table, None, None, size, _with_curvature(table, summed))
 

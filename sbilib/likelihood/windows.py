@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from sbilib.errors import ParameterError
+from sbilib.errors import ParameterError, check_range
 from sbilib.likelihood.batched import FitResults, fit_bounds
 from sbilib.likelihood.newton import conditional_minimum
 from sbilib.likelihood.parabolic import DEFAULT_WINDOW
@@ -23,7 +23,9 @@ class WindowProfiles(NamedTuple):
     """Profiles with points of their own for each set, to be given to `parabolic_interval`."""
 
     signal_ratio: Profile
+    """Of the signal ratio, at ``(n_sets, n_points)`` values."""
     nuisance: Profile
+    """Of the nuisance parameter, at ``(n_sets, n_points)`` values."""
 
 
 def profile_windows(
@@ -38,18 +40,31 @@ def profile_windows(
 
     Args:
         sets: the sets that were fitted.
-        fits: their fits, from `fit_event_sets` with the default level.
+        fits: their fits, from `fit_event_sets`.
         window: height of the part of the profile that will be fitted.
         n_points: points of each profile, at least 8.
         ratio_range: scanned range of the signal ratio, as in the fit.
 
     Raises:
-        ParameterError: for fewer than 8 points.
+        ParameterError: for fewer than 8 points, or a window that is not positive.
+
+    Example:
+        >>> from sbilib.likelihood import NuisanceTable, fit_event_sets, parabolic_interval
+        >>> from sbilib.problems.gaussian import GaussianToy
+        >>> toy, generator = GaussianToy(2.0), torch.Generator().manual_seed(1)
+        >>> events = torch.cat([toy.sample(c, torch.full((n,), 0.8), generator)
+        ...                     for c, n in (("signal", 60), ("background", 240))])
+        >>> table = NuisanceTable.build(toy, events, torch.linspace(*toy.scan_range, 61))
+        >>> sets = EventSets.from_toys(table, 1)
+        >>> windows = profile_windows(sets, fit_event_sets(sets))
+        >>> bool(parabolic_interval(windows.signal_ratio).contains(0.25))
+        True
     """
+    check_range("window", window, low=0.0, include_low=False)
     if n_points < 8:
         raise ParameterError(f"n_points must be at least 8 to fit a quartic, got {n_points}")
     bounds = fit_bounds(sets, ratio_range)
-    reach = _MARGIN * math.sqrt(2 * window)
+    reach = _MARGIN * math.sqrt(2 * window / fits.level)
     line = torch.linspace(-1, 1, n_points, dtype=torch.float64, device=sets.size.device)
     rows = torch.arange(sets.n_sets, device=line.device)[:, None].expand(-1, n_points)
     profiles = []
