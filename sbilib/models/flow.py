@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sbilib.errors import DataError, ParameterError, check_choice, check_range
@@ -25,6 +26,9 @@ from sbilib.models.made import ACTIVATIONS, Conditioners, LayerWeights
 from sbilib.models.spline import spline_forward, spline_inverse
 
 __all__ = ["ConditionalFlow", "FlowConfig"]
+
+CHUNK = 4096
+"""Events that are evaluated at once where no gradient is needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +188,9 @@ class ConditionalFlow(nn.Module):
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
         r"""Log density :math:`\log p(x \mid z)`.
 
+        Without gradients, large batches are evaluated in chunks. ``flow.compile(dynamic=False)`` makes every
+        later call run compiled code, in training and in evaluation.
+
         Args:
             x: events, shape ``(n, features)``.
             context: context of each event, shape ``(n, context_features)``.
@@ -198,11 +205,19 @@ class ConditionalFlow(nn.Module):
         self._check(context, self.config.context_features, "context")
         if len(x) != len(context):
             raise DataError(f"x has {len(x)} events and context {len(context)}; give one context per event")
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or len(x) <= CHUNK:
+            result: Tensor = self(x, context)
+            return result
+        # Chunks of one size stay in the cache of the processor, and one compiled graph fits them all.
+        padding = (0, 0, 0, -len(x) % CHUNK)
+        events, contexts = (F.pad(rows, padding).view(-1, CHUNK, rows.shape[1]) for rows in (x, context))
+        return torch.cat([self(*chunk) for chunk in zip(events, contexts, strict=True)])[: len(x)]
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """:meth:`log_prob` in one piece and without checks: what ``flow.compile()`` compiles."""
         noise, log_derivative = self._to_noise(x.T, context.T)
         constant = 0.5 * math.log(2 * math.pi)
         return (log_derivative - 0.5 * noise.square() - constant).sum(dim=0)
-
-    forward = log_prob
 
     def sample(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one event for each context.

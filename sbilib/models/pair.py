@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from sbilib.errors import DataError, ParameterError, check_choice, check_events
 from sbilib.models.flow import ConditionalFlow, FlowConfig
 
 __all__ = ["FlowPair"]
+
+PAIRS = 65536
+"""Pairs of event and nuisance value whose inputs are laid out at once."""
 
 
 class FlowPair(nn.Module):
@@ -47,6 +50,11 @@ class FlowPair(nn.Module):
     def from_config(cls, config: FlowConfig, *, seed: int = 0) -> Self:
         """Pair of new flows, with weights drawn from seeds ``2 seed`` (signal) and ``2 seed + 1``."""
         return cls(ConditionalFlow(config, seed=2 * seed), ConditionalFlow(config, seed=2 * seed + 1))
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile both flows in place, with the arguments of :func:`torch.compile`; they share the code."""
+        self.signal.compile(*args, **kwargs)
+        self.background.compile(*args, **kwargs)
 
     @torch.no_grad()
     def log_components(self, x: Tensor, nuisance: Tensor) -> LogComponents:
@@ -87,13 +95,9 @@ def _table(flow: ConditionalFlow, x: Tensor, nuisance: Tensor) -> Tensor:
     """``log p(x_i | z_j)`` as float64, a block of events at a time."""
     n, m = len(x), len(nuisance)
     table = torch.empty(n, m, dtype=torch.float64, device=x.device)
-    rows = max(1, CHUNK // m)
+    rows = max(1, PAIRS // m)
     for start in range(0, n, rows):
         block = x[start : start + rows]
         context = nuisance.repeat(len(block))[:, None]
         table[start : start + rows] = flow.log_prob(block.repeat_interleave(m, dim=0), context).view(-1, m)
     return table
-
-
-CHUNK = 16384
-"""Pairs of event and nuisance value that are evaluated at once."""

@@ -57,8 +57,14 @@ class _Bins(NamedTuple):
     slope_right: Tensor
 
 
-def _find_bins(value: Tensor, parameters: Tensor, bound: float, axis: int) -> _Bins:
+def _bins_of(value: Tensor, parameters: Tensor, bound: float, axis: int) -> _Bins:
     """Bins that hold ``value``, which lies on the horizontal (``axis`` 0) or vertical (1) side."""
+    find = _scan_bins if torch.compiler.is_compiling() else _search_bins
+    return find(value, parameters, bound, axis)
+
+
+def _search_bins(value: Tensor, parameters: Tensor, bound: float, axis: int) -> _Bins:
+    """Bins found by comparing with all knots at once, in few operations."""
     features, size, batch = parameters.shape
     n_bins = (size + 1) // 3
     fractions = parameters[:, : 2 * n_bins].reshape(features, 2, n_bins, batch).softmax(dim=2)
@@ -82,6 +88,43 @@ def _find_bins(value: Tensor, parameters: Tensor, bound: float, axis: int) -> _B
     )  # fmt: skip
 
 
+def _scan_bins(value: Tensor, parameters: Tensor, bound: float, axis: int) -> _Bins:
+    """Bins found by passing one knot after the other: many operations, which compile to one fused loop."""
+    features, size, batch = parameters.shape
+    n_bins = (size + 1) // 3
+    fractions = parameters[:, : 2 * n_bins].reshape(features, 2, n_bins, batch).softmax(dim=2)
+    widths, heights = fractions[:, 0].unbind(1), fractions[:, 1].unbind(1)
+    edges = [torch.full_like(value, _EDGE_PARAMETER)]
+    edges = [*edges, *parameters[:, 2 * n_bins :].unbind(1), *edges]
+    scale = 2 * bound * (1 - MIN_BIN_SIZE * n_bins)
+
+    def knot(k: int, cumulative: Tensor) -> Tensor:
+        if k == n_bins:
+            return torch.full_like(value, bound)
+        return 2 * bound * MIN_BIN_SIZE * k - bound + scale * cumulative
+
+    number = torch.zeros_like(value, dtype=torch.long)
+    left = bottom = torch.full_like(value, -bound)
+    sum_x, sum_y = widths[0], heights[0]
+    next_x, next_y = knot(1, sum_x), knot(1, sum_y)
+    right, top, edge_left, edge_right = next_x, next_y, edges[0], edges[1]
+    for k in range(1, n_bins):
+        sum_x, sum_y = sum_x + widths[k], sum_y + heights[k]
+        knot_x, knot_y, next_x, next_y = next_x, next_y, knot(k + 1, sum_x), knot(k + 1, sum_y)
+        passed = value >= (knot_y if axis else knot_x)
+        number = number + passed
+        left, right = torch.where(passed, knot_x, left), torch.where(passed, next_x, right)
+        bottom, top = torch.where(passed, knot_y, bottom), torch.where(passed, next_y, top)
+        edge_left = torch.where(passed, edges[k], edge_left)
+        edge_right = torch.where(passed, edges[k + 1], edge_right)
+    edge_parameters = torch.stack([edge_left, edge_right], dim=1)
+    slope_left, slope_right = (MIN_DERIVATIVE + F.softplus(edge) for edge in (edge_left, edge_right))
+    return _Bins(
+        number.unsqueeze(1), fractions, edge_parameters,
+        left, bottom, right - left, top - bottom, slope_left, slope_right,
+    )  # fmt: skip
+
+
 class _Spline(torch.autograd.Function):
     """The forward spline with its gradient by hand."""
 
@@ -89,7 +132,7 @@ class _Spline(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, parameters: Tensor, bound: float) -> tuple[Tensor, Tensor]:
         inside = x.abs() <= bound
         clamped = x.clamp(-bound, bound)
-        bins = _find_bins(clamped, parameters, bound, axis=0)
+        bins = _bins_of(clamped, parameters, bound, axis=0)
         slope = bins.height / bins.width
         theta = (clamped - bins.left) / bins.width
         rest = 1 - theta
@@ -191,7 +234,7 @@ def spline_inverse(y: Tensor, parameters: Tensor, bound: float) -> Tensor:
     """
     inside = y.abs() <= bound
     clamped = y.clamp(-bound, bound)
-    bins = _find_bins(clamped, parameters, bound, axis=1)
+    bins = _bins_of(clamped, parameters, bound, axis=1)
     slope = bins.height / bins.width
     rise = clamped - bins.bottom
     bend = rise * (bins.slope_left + bins.slope_right - 2 * slope)
