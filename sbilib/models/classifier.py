@@ -16,6 +16,7 @@ constant for an event and drops out of the likelihood.  The logit itself is used
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -85,7 +86,7 @@ class ClassifierConfig:
         The polynomial has few degrees of freedom to fit noise with, and many nuisance values cost no more
         than one.
         """
-        return cls(hidden=(64, 64, 64), activation="silu", standardize=True, nuisance_degree=5)
+        return cls(hidden=(64, 64, 64), activation="silu", standardize=True, nuisance_degree=4)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -151,6 +152,52 @@ class Classifier(nn.Module):
         n, m = len(x), len(z)
         logit: Tensor = self(x.repeat_interleave(m, dim=0), z.repeat(n, 1))
         return logit.reshape(n, m)
+
+    def shifted(self, x: Tensor, z: Tensor, shifts: Sequence[int]) -> Tensor:
+        """Logit of each event at the nuisance values of other events.
+
+        Args:
+            x: events, shape ``(n, d)``.
+            z: nuisance values, shape ``(n, c)``.
+            shifts: how far to go on in the list of nuisance values, once for each row of the result.
+
+        Returns:
+            Logits, shape ``(len(shifts), n)``; entry ``(k, i)`` pairs event i with value ``i - shifts[k]``.
+        """
+        if self.config.nuisance_degree == 0:
+            return torch.stack([self(x, z.roll(shift, dims=0)) for shift in shifts])
+        x, z = self._standardized(x, z)
+        outputs, basis = self.layers(x), _legendre(z, self.config.nuisance_degree)
+        return torch.stack([(outputs * basis.roll(shift, dims=0)).sum(dim=1) for shift in shifts])
+
+    @torch.no_grad()
+    def normalize(self, reference: Tensor) -> None:
+        r"""Shift the log ratio so that its ratio averages to one over the reference, at every nuisance value.
+
+        Any density ratio obeys :math:`E_\mathrm{ref}[r(x, z)] = 1`.  A learned one does so only nearly, and
+        the rest acts like a change of yield that depends on z.
+
+        Args:
+            reference: events of the reference density, shape ``(n, d)``.
+
+        Raises:
+            ParameterError: if the logit is not a polynomial in the nuisance parameter.
+        """
+        degree = self.config.nuisance_degree
+        if degree == 0:
+            raise ParameterError(
+                "only a classifier with nuisance_degree > 0 can be normalized; set it, or do without"
+            )
+        d, final = self.config.n_features, self.layers[-1]
+        t = torch.linspace(-1, 1, 4 * degree + 1, device=self.shift.device).unsqueeze(1) * math.sqrt(3.0)
+        z = self.shift[d:] + self.scale[d:] * t
+        sums = [
+            self.outer(chunk, z).double().logsumexp(dim=0)
+            for chunk in torch.split(reference, _CHUNK // len(t))
+        ]
+        excess = torch.stack(sums).logsumexp(dim=0) - math.log(len(reference))
+        basis = _legendre(t.double(), degree)
+        final.bias -= torch.linalg.lstsq(basis, excess.unsqueeze(1)).solution[:, 0].to(final.bias)
 
     def _standardized(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         if not self.config.standardize:

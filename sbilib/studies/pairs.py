@@ -31,6 +31,7 @@ from sbilib.problems.base import uniform_nuisance
 from sbilib.studies.recipes import Recipe
 from sbilib.training import (
     ClassifierBatches,
+    ContrastiveLoss,
     FlowBatches,
     TrainingResult,
     classifier_loss,
@@ -139,7 +140,8 @@ def _fit_one(
     else:
         model = _classifier(recipe.model, x, z, seed)
         reference = torch.cat((fixed.signal, fixed.background))
-        batches, loss = ClassifierBatches(x, z, reference, seed=seed), classifier_loss
+        batches = ClassifierBatches(x, z, reference, seed=seed)
+        loss = ContrastiveLoss(recipe.n_negatives) if recipe.n_negatives > 1 else classifier_loss
     model.to(device)
     text = json.dumps(identity, sort_keys=True, default=str)
     name = f"{problem.name}-{recipe.method}-{component}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -154,6 +156,8 @@ def _fit_one(
         progress=progress,
         label=f"{recipe.name} {recipe.method}, {component}",
     )
+    if recipe.normalize and isinstance(model, Classifier):
+        model.normalize(torch.cat((fixed.signal, fixed.background)))
     return model, result
 
 

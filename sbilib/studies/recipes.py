@@ -43,6 +43,8 @@ class Recipe:
         model: shape of both models of the pair.
         training: how each of them is trained.
         n_events: events in the training set, half of them signal.
+        n_negatives: negatives for each positive event of a classifier (:class:`ContrastiveLoss`).
+        normalize: normalize the ratios of a classifier to the reference after training.
     """
 
     method: str
@@ -50,6 +52,8 @@ class Recipe:
     model: ClassifierConfig | FlowConfig
     training: TrainConfig
     n_events: int = 1_000_000
+    n_negatives: int = 1
+    normalize: bool = False
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
@@ -59,6 +63,7 @@ class Recipe:
                 f"a {self.method} recipe needs a {expected.__name__}, got {type(self.model).__name__}"
             )
         check_range("n_events", self.n_events, low=2)
+        check_range("n_negatives", self.n_negatives, low=1)
 
     def shortened(self, *, n_steps: int, n_events: int) -> Recipe:
         """The same recipe with other numbers of steps and events, for instance for a quick look."""
@@ -115,10 +120,10 @@ def _modern(method: str) -> Recipe:
         return Recipe(method, "modern", FlowConfig.modern(), training)
     training = TrainConfig(
         n_steps=4000,
-        learning_rate=1e-2,
+        learning_rate=5e-3,
         batch_size=4096,
         schedule="one_cycle",
         validate_every=50,
         validation_size=20_000,
     )
-    return Recipe(method, "modern", ClassifierConfig.modern(), training)
+    return Recipe(method, "modern", ClassifierConfig.modern(), training, n_negatives=8, normalize=True)

@@ -3,10 +3,17 @@
 from sbilib.training.device import resolve_device
 from sbilib.training.loop import TrainConfig, TrainingResult, train
 from sbilib.training.schedule import learning_rate_at
-from sbilib.training.streams import ClassifierBatches, FlowBatches, classifier_loss, flow_loss
+from sbilib.training.streams import (
+    ClassifierBatches,
+    ContrastiveLoss,
+    FlowBatches,
+    classifier_loss,
+    flow_loss,
+)
 
 __all__ = [
     "ClassifierBatches",
+    "ContrastiveLoss",
     "FlowBatches",
     "TrainConfig",
     "TrainingResult",

@@ -7,12 +7,15 @@ Events are visited in a fresh random order each epoch, without replacement.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import softplus
 
-from sbilib.errors import DataError
+from sbilib.errors import DataError, check_range
 
-__all__ = ["Batch", "ClassifierBatches", "FlowBatches", "classifier_loss", "flow_loss"]
+__all__ = ["Batch", "ClassifierBatches", "ContrastiveLoss", "FlowBatches", "classifier_loss", "flow_loss"]
 
 Batch = tuple[Tensor, ...]
 """The tensors of one batch, in the order the loss takes them."""
@@ -108,6 +111,32 @@ def flow_loss(model: nn.Module, x: Tensor, z: Tensor) -> Tensor:
 def classifier_loss(model: nn.Module, x: Tensor, z: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of the logits of ``x`` (n, d) given ``z`` (n, 1) with ``labels`` (n,)."""
     return nn.functional.binary_cross_entropy_with_logits(model(x, z), labels)
+
+
+class ContrastiveLoss:
+    r"""Cross-entropy of each positive event against several negatives.
+
+    A batch of :class:`ClassifierBatches` is used as it is, but each of its negative events meets the nuisance
+    values of :math:`K` positive events instead of one.  With :math:`K` negatives for a positive the optimal
+    output is :math:`\ell - \log K`, so the logit :math:`\ell` remains the log ratio, and the noise that the
+    negative class adds falls as :math:`1/K` (Gutmann and Hyvarinen, JMLR 13 (2012) 307).
+
+    Args:
+        n_negatives: number K of negatives for each positive event.
+    """
+
+    def __init__(self, n_negatives: int) -> None:
+        check_range("n_negatives", n_negatives, low=1)
+        self._n = n_negatives
+
+    def __call__(self, model: nn.Module, x: Tensor, z: Tensor, labels: Tensor) -> Tensor:
+        """Loss of one batch; ``labels`` are known from the order of the batch."""
+        half, offset = len(x) // 2, math.log(self._n)
+        shifts = [number * half // self._n for number in range(self._n)]
+        positive: Tensor = model(x[:half], z[:half])
+        negative: Tensor = model.shifted(x[half:], z[half:], shifts)  # type: ignore[operator]
+        total = softplus(offset - positive).sum() + softplus(negative - offset).sum()
+        return total / len(x)
 
 
 def _check_lengths(x: Tensor, z: Tensor) -> None:

@@ -52,6 +52,36 @@ def test_log_components_are_the_logits_at_every_pair(config, monkeypatch):
             torch.testing.assert_close(table[:, column].float(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_shifted_pairs_events_with_the_values_of_others(config):
+    model = Classifier(config, seed=1)
+    x, z = torch.randn(10, 2), torch.rand(10, 1)
+    rows = model.shifted(x, z, [0, 3])
+    torch.testing.assert_close(rows[0], model(x, z))
+    for event in range(10):
+        torch.testing.assert_close(rows[1, event], model(x[event : event + 1], z[[event - 3]])[0])
+
+
+def test_a_normalized_ratio_averages_to_one_at_every_nuisance_value():
+    toy = GaussianToy.small_distance()
+    fixed = make_training_set(toy, 40_000, torch.Generator().manual_seed(2), nuisance="reference")
+    reference = torch.cat((fixed.signal, fixed.background))
+    model = Classifier(ClassifierConfig.modern(), seed=1)
+    model.standardize(reference, torch.rand(40_000, 1, generator=torch.Generator().manual_seed(3)))
+    z = torch.rand(9, 1, generator=torch.Generator().manual_seed(4))
+
+    def mean_ratio():
+        return model.outer(reference, z).double().exp().mean(dim=0)
+
+    assert float((mean_ratio() - 1).abs().max()) > 0.01
+    model.normalize(reference)
+    torch.testing.assert_close(mean_ratio(), torch.ones(9, dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+def test_a_network_with_z_as_input_cannot_be_normalized():
+    with pytest.raises(ParameterError, match="nuisance_degree > 0"):
+        Classifier(ClassifierConfig.sluijter(), seed=1).normalize(torch.zeros(4, 2))
+
+
 def test_training_recovers_the_exact_log_ratio():
     # Far more than the agreement needed here is measured on the book's pages; this is the trick itself.
     toy = GaussianToy.small_distance()
@@ -77,8 +107,8 @@ def test_confident_logits_survive_in_float32():
     with torch.no_grad():
         model.layers[-1].bias.fill_(40.0)  # sigmoid rounds to one here, log(f / (1 - f)) to infinity
     logit = model(torch.zeros(1, 2), torch.zeros(1, 1))
-    assert float(torch.sigmoid(logit)) == 1.0
-    assert abs(float(logit) - 40.0) < 5
+    assert torch.sigmoid(logit).item() == 1.0
+    assert abs(logit.item() - 40.0) < 5
 
 
 @pytest.mark.parametrize(
@@ -88,6 +118,8 @@ def test_confident_logits_survive_in_float32():
         ({"hidden": (0,)}, "hidden must be"),
         ({"activation": "gelu"}, "activation"),
         ({"n_features": 0}, "n_features"),
+        ({"nuisance_degree": -1}, "nuisance_degree"),
+        ({"nuisance_degree": 2, "n_context": 2}, "needs one nuisance parameter, got 2"),
     ],
 )
 def test_bad_shapes_are_refused(fields, message):

@@ -6,9 +6,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sbilib.errors import CheckpointError, DataError, DeviceError, ParameterError
-from sbilib.training import ClassifierBatches, FlowBatches, learning_rate_at, resolve_device
+from sbilib.training import (
+    ClassifierBatches,
+    ContrastiveLoss,
+    FlowBatches,
+    learning_rate_at,
+    resolve_device,
+)
 from sbilib.training.checkpoint import read_checkpoint, write_checkpoint
 
 
@@ -73,6 +80,43 @@ def test_classifier_batches_follow_the_published_recipe():
     both = ClassifierBatches(positive, z, reference, seed=1)
     negative = torch.cat([both.batch(40, step)[0][20:, 0] for step in range(4)])
     assert int((negative == 2).sum()) == 40, "an epoch holds as many signal as background events"
+
+
+@pytest.mark.parametrize("n_negatives", [1, 4])
+def test_more_negatives_leave_the_log_ratio_as_the_best_output(n_negatives):
+    # Positives N(1/2, 1), negatives N(-1/2, 1): the log ratio is x itself, whatever K is.
+    class Line(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = torch.nn.Parameter(torch.tensor([0.5, 0.3], dtype=torch.float64))
+
+        def forward(self, x, z):
+            return self.weights[0] + self.weights[1] * x[:, 0] + 0 * z[:, 0]
+
+        def shifted(self, x, z, shifts):
+            return torch.stack([self(x, z.roll(shift, dims=0)) for shift in shifts])
+
+    generator, half = torch.Generator().manual_seed(1), 40_000
+    x = torch.randn(2 * half, 1, generator=generator, dtype=torch.float64)
+    labels = (torch.arange(2 * half) < half).double()
+    x += (labels - 0.5).unsqueeze(1)
+    model, loss = Line(), ContrastiveLoss(n_negatives)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(model, x, torch.zeros_like(x), labels)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    # Standard errors are below 0.01.
+    torch.testing.assert_close(
+        model.weights.detach(), torch.tensor([0.0, 1.0], dtype=torch.float64), atol=0.04, rtol=0
+    )
+    if n_negatives == 1:
+        published = binary_cross_entropy_with_logits(model(x, x), labels)
+        torch.testing.assert_close(loss(model, x, x, labels), published)
 
 
 def test_mismatched_data_are_refused():

@@ -1,0 +1,70 @@
+"""Keep finished tables, so that a study that was killed continues where it stopped.
+
+They lie in the same folder as the checkpoints of trainings.  The name of a file contains a digest of what was
+asked for and of the code that answers, so a table of older code is never taken for a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+from pyarrow.lib import ArrowInvalid
+
+import sbilib
+from sbilib.studies.pairs import cache_folder
+
+__all__ = ["kept_table"]
+
+_CODE_THAT_DECIDES = ("likelihood/*.py", "problems/*.py", "studies/coverage*.py", "studies/parabolic.py")
+
+
+def kept_table(name: str, facts: Mapping[str, object], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table made by ``compute``, from the disk if the same was asked for before.
+
+    Args:
+        name: start of the file name.
+        facts: everything that decides the content, apart from the code.
+        compute: makes the table.
+
+    Returns:
+        The table; a file that cannot be read is made anew.
+
+    >>> import unittest.mock
+    >>> with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.dict(
+    ...     os.environ, SBILIB_CACHE=folder
+    ... ):
+    ...     first = kept_table("demo", {"seed": 1}, lambda: pd.DataFrame({"x": [1]}))
+    ...     again = kept_table("demo", {"seed": 1}, lambda: pd.DataFrame({"x": [2]}))
+    >>> again.x.tolist()
+    [1]
+    """
+    text = json.dumps({"facts": facts, "code": _code_digest()}, sort_keys=True, default=repr)
+    path = cache_folder() / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
+    if path.exists():
+        try:
+            return pd.read_parquet(path)
+        except ArrowInvalid:
+            path.unlink(missing_ok=True)
+    table = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        table.to_parquet(Path(folder, "table"))
+        os.replace(Path(folder, "table"), path)
+    return table
+
+
+@cache
+def _code_digest() -> str:
+    digest = hashlib.sha256()
+    root = Path(sbilib.__file__).parent
+    for pattern in _CODE_THAT_DECIDES:
+        for path in sorted(root.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
