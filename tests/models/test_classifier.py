@@ -72,9 +72,9 @@ def test_a_normalized_ratio_averages_to_one_at_every_nuisance_value():
     def mean_ratio():
         return model.outer(reference, z).double().exp().mean(dim=0)
 
-    assert float((mean_ratio() - 1).abs().max()) > 0.01
+    assert (mean_ratio() - 1).abs().max().item() > 0.01
     model.normalize(reference)
-    torch.testing.assert_close(mean_ratio(), torch.ones(9, dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(mean_ratio(), torch.ones(9, dtype=torch.float64), atol=1e-3, rtol=0)
 
 
 def test_a_network_with_z_as_input_cannot_be_normalized():
