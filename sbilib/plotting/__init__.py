@@ -1,5 +1,13 @@
 """Figures from result objects, in one style."""
 
+from sbilib.plotting.coverage import (
+    NOMINAL_LEVEL,
+    CoveragePanel,
+    plot_bootstrap_coverage,
+    plot_edge_levels,
+    plot_skewness,
+    plot_window_effect,
+)
 from sbilib.plotting.edges import plot_against_nuisance
 from sbilib.plotting.events import plot_calibration, plot_events
 from sbilib.plotting.likelihoods import ContourPanel, plot_contours, plot_interval_construction
@@ -22,15 +30,21 @@ __all__ = [
     "FLOW_COLOR",
     "METHOD_STYLES",
     "NEUTRAL_COLOR",
+    "NOMINAL_LEVEL",
     "SIGNAL_COLOR",
     "TRUTH_COLOR",
     "ContourPanel",
+    "CoveragePanel",
     "figure_size",
     "plot_against_nuisance",
+    "plot_bootstrap_coverage",
     "plot_calibration",
     "plot_contours",
+    "plot_edge_levels",
     "plot_events",
     "plot_interval_construction",
+    "plot_skewness",
+    "plot_window_effect",
     "style_context",
     "use_style",
 ]

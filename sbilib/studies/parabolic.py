@@ -46,7 +46,6 @@ def predicted_level(skewness: float, *, upper: bool, kurtosis: float = 0.0) -> f
     >>> round(predicted_level(-0.24, upper=False), 3), round(predicted_level(-0.24, upper=True), 3)
     (0.701, 0.662)
     """
-    check_range("skewness", skewness, low=-3.0, high=3.0)
     rise = 1 + (skewness if upper else -skewness) / 3 + kurtosis / 12
     return math.erf(math.sqrt(max(rise, 0.0) / 2))
 
@@ -91,8 +90,9 @@ def edge_levels(
     Returns:
         A row per bootstrap set, parameter and window: ``lower`` and ``upper`` level as in appendix B,
         ``skewness`` and ``kurtosis`` of the quartic, ``asymmetry`` of the interval by exact crossings (upper
-        plus lower arm over the width), and ``shift``, the best fit of the quartic minus the exact one over
-        the half-width of the exact interval.
+        plus lower arm over the width), ``open`` where that interval leaves the scanned range, ``best``, the
+        exact best fit, and ``shift``, the best fit of the quartic minus the exact one over the half-width of
+        the exact interval.
 
     >>> from sbilib.problems import GaussianToy
     >>> table = edge_levels(GaussianToy(2.0), windows=[4.5], n_bootstrap=2, k=1, seed=1)
@@ -146,6 +146,7 @@ def _levels_of_profiles(profile: Profile, interval: Intervals, window: float | N
     t, scale = (fit.best - fit.center) / fit.half_width, fit.sigma / fit.half_width
     return {
         "best": interval.best,
+        "open": interval.lower_open | interval.upper_open,
         "lower": levels.lower,
         "upper": levels.upper,
         "skewness": (6 * cubic + 24 * quartic * t) * scale**3,
