@@ -16,7 +16,6 @@ constant for an event and drops out of the likelihood.  The logit itself is used
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -86,7 +85,7 @@ class ClassifierConfig:
         The polynomial has few degrees of freedom to fit noise with, and many nuisance values cost no more
         than one.
         """
-        return cls(hidden=(64, 64, 64), activation="silu", standardize=True, nuisance_degree=4)
+        return cls(hidden=(64, 64, 64), activation="silu", standardize=True, nuisance_degree=5)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -138,37 +137,30 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Logit of events ``x`` (n, d) at nuisance values ``z`` (n, c); returns ``(n,)``."""
-        x, z = self._standardized(x, z)
-        degree = self.config.nuisance_degree
-        outputs: Tensor = self.layers(x if degree > 0 else torch.cat((x, z), dim=1))
-        return (outputs * _legendre(z, degree)).sum(dim=1) if degree > 0 else outputs.squeeze(1)
+        if self.config.nuisance_degree > 0:
+            return (self.coefficients(x) * self.basis(z)).sum(dim=1)
+        inputs = torch.cat((x, z), dim=1)
+        logit: Tensor = self.layers((inputs - self.shift) / self.scale if self.config.standardize else inputs)
+        return logit.squeeze(1)
 
     def outer(self, x: Tensor, z: Tensor) -> Tensor:
         """Logit of every event ``x`` (n, d) at every nuisance value ``z`` (m, c); returns ``(n, m)``."""
         if self.config.nuisance_degree > 0:
-            x, z = self._standardized(x, z)
-            coefficients: Tensor = self.layers(x)
-            return coefficients @ _legendre(z, self.config.nuisance_degree).T
+            return self.coefficients(x) @ self.basis(z).T
         n, m = len(x), len(z)
         logit: Tensor = self(x.repeat_interleave(m, dim=0), z.repeat(n, 1))
         return logit.reshape(n, m)
 
-    def shifted(self, x: Tensor, z: Tensor, shifts: Sequence[int]) -> Tensor:
-        """Logit of each event at the nuisance values of other events.
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Coefficients ``(n, k)`` of the polynomial in the nuisance parameter for events ``x`` (n, d)."""
+        d = self.config.n_features
+        outputs: Tensor = self.layers((x - self.shift[:d]) / self.scale[:d])
+        return outputs
 
-        Args:
-            x: events, shape ``(n, d)``.
-            z: nuisance values, shape ``(n, c)``.
-            shifts: how far to go on in the list of nuisance values, once for each row of the result.
-
-        Returns:
-            Logits, shape ``(len(shifts), n)``; entry ``(k, i)`` pairs event i with value ``i - shifts[k]``.
-        """
-        if self.config.nuisance_degree == 0:
-            return torch.stack([self(x, z.roll(shift, dims=0)) for shift in shifts])
-        x, z = self._standardized(x, z)
-        outputs, basis = self.layers(x), _legendre(z, self.config.nuisance_degree)
-        return torch.stack([(outputs * basis.roll(shift, dims=0)).sum(dim=1) for shift in shifts])
+    def basis(self, z: Tensor) -> Tensor:
+        """Legendre polynomials ``(n, k)`` at nuisance values ``z`` (n, 1), one per coefficient."""
+        d = self.config.n_features
+        return _legendre((z - self.shift[d:]) / self.scale[d:], self.config.nuisance_degree)
 
     @torch.no_grad()
     def normalize(self, reference: Tensor) -> None:
@@ -198,12 +190,6 @@ class Classifier(nn.Module):
         excess = torch.stack(sums).logsumexp(dim=0) - math.log(len(reference))
         basis = _legendre(t.double(), degree)
         final.bias -= torch.linalg.lstsq(basis, excess.unsqueeze(1)).solution[:, 0].to(final.bias)
-
-    def _standardized(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.config.standardize:
-            return x, z
-        d = self.config.n_features
-        return (x - self.shift[:d]) / self.scale[:d], (z - self.shift[d:]) / self.scale[d:]
 
 
 class ClassifierPair(nn.Module):

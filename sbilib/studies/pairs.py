@@ -31,8 +31,8 @@ from sbilib.problems.base import uniform_nuisance
 from sbilib.studies.recipes import Recipe
 from sbilib.training import (
     ClassifierBatches,
-    ContrastiveLoss,
     FlowBatches,
+    PolynomialClassifierLoss,
     TrainingResult,
     classifier_loss,
     flow_loss,
@@ -141,7 +141,7 @@ def _fit_one(
         model = _classifier(recipe.model, x, z, seed)
         reference = torch.cat((fixed.signal, fixed.background))
         batches = ClassifierBatches(x, z, reference, seed=seed)
-        loss = ContrastiveLoss(recipe.n_negatives) if recipe.n_negatives > 1 else classifier_loss
+        loss = _polynomial_loss(recipe) if recipe.model.nuisance_degree > 0 else classifier_loss
     model.to(device)
     text = json.dumps(identity, sort_keys=True, default=str)
     name = f"{problem.name}-{recipe.method}-{component}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -159,6 +159,10 @@ def _fit_one(
     if recipe.normalize and isinstance(model, Classifier):
         model.normalize(torch.cat((fixed.signal, fixed.background)))
     return model, result
+
+
+def _polynomial_loss(recipe: Recipe) -> PolynomialClassifierLoss:
+    return PolynomialClassifierLoss(n_negatives=recipe.n_negatives, roughness=recipe.roughness)
 
 
 def _classifier(config: ClassifierConfig, x: torch.Tensor, z: torch.Tensor, seed: int) -> Classifier:

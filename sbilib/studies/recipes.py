@@ -43,7 +43,8 @@ class Recipe:
         model: shape of both models of the pair.
         training: how each of them is trained.
         n_events: events in the training set, half of them signal.
-        n_negatives: negatives for each positive event of a classifier (:class:`ContrastiveLoss`).
+        n_negatives: negatives for each positive event (:class:`PolynomialClassifierLoss`).
+        roughness: strength of the penalty on roughness in the nuisance parameter (same class).
         normalize: normalize the ratios of a classifier to the reference after training.
     """
 
@@ -53,6 +54,7 @@ class Recipe:
     training: TrainConfig
     n_events: int = 1_000_000
     n_negatives: int = 1
+    roughness: float = 0.0
     normalize: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +66,13 @@ class Recipe:
             )
         check_range("n_events", self.n_events, low=2)
         check_range("n_negatives", self.n_negatives, low=1)
+        check_range("roughness", self.roughness, low=0.0)
+        polynomial = isinstance(self.model, ClassifierConfig) and self.model.nuisance_degree > 0
+        if (self.n_negatives > 1 or self.roughness > 0 or self.normalize) and not polynomial:
+            raise ParameterError(
+                "n_negatives > 1, roughness and normalize need a classifier with nuisance_degree > 0; "
+                "set it, or leave them at their defaults"
+            )
 
     def shortened(self, *, n_steps: int, n_events: int) -> Recipe:
         """The same recipe with other numbers of steps and events, for instance for a quick look."""
@@ -126,4 +135,6 @@ def _modern(method: str) -> Recipe:
         validate_every=50,
         validation_size=20_000,
     )
-    return Recipe(method, "modern", ClassifierConfig.modern(), training, n_negatives=8, normalize=True)
+    return Recipe(
+        method, "modern", ClassifierConfig.modern(), training, n_negatives=8, roughness=1e-7, normalize=True
+    )

@@ -5,16 +5,16 @@ from sbilib.training.loop import TrainConfig, TrainingResult, train
 from sbilib.training.schedule import learning_rate_at
 from sbilib.training.streams import (
     ClassifierBatches,
-    ContrastiveLoss,
     FlowBatches,
+    PolynomialClassifierLoss,
     classifier_loss,
     flow_loss,
 )
 
 __all__ = [
     "ClassifierBatches",
-    "ContrastiveLoss",
     "FlowBatches",
+    "PolynomialClassifierLoss",
     "TrainConfig",
     "TrainingResult",
     "classifier_loss",

@@ -54,7 +54,7 @@ class TrainConfig:
         validate_every: steps between validation losses.
         validation_size: events in a validation batch.
         keep: ``"last"`` weights, or those with the ``"best"`` validation loss.
-        compile: compile the loss with ``torch.compile``.
+        compile: compile the model in place (``model.compile``); needs a C++ compiler on a CPU.
 
     Raises:
         ParameterError: for values outside their range.
@@ -179,8 +179,9 @@ class _Run:
 
     def __init__(self, model: nn.Module, loss: Loss, config: TrainConfig, device: torch.device) -> None:
         self.model, self.config = model, config
-        self.eager_loss = loss
-        self.loss = torch.compile(loss, dynamic=False) if config.compile else loss
+        self.loss = loss
+        if config.compile:
+            model.compile(dynamic=False)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -234,7 +235,7 @@ class _Run:
         """Validation loss of the weights that would be returned now."""
         state = self.state
         with _Swapped(self.parameters, self.averages if self.config.average > 0 else None):
-            value = float(self.eager_loss(self.model, *batch))
+            value = float(self.loss(self.model, *batch))
             state.validation[math.ceil(state.step / self.config.validate_every) - 1] = value
             if value < state.best:
                 state.best, state.best_step = value, state.step

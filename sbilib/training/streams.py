@@ -8,14 +8,23 @@ Events are visited in a fresh random order each epoch, without replacement.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
+from numpy.polynomial import Legendre
 from torch import Generator, Tensor, nn
 from torch.nn.functional import softplus
 
 from sbilib.errors import DataError, check_range
 
-__all__ = ["Batch", "ClassifierBatches", "ContrastiveLoss", "FlowBatches", "classifier_loss", "flow_loss"]
+__all__ = [
+    "Batch",
+    "ClassifierBatches",
+    "FlowBatches",
+    "PolynomialClassifierLoss",
+    "classifier_loss",
+    "flow_loss",
+]
 
 Batch = tuple[Tensor, ...]
 """The tensors of one batch, in the order the loss takes them."""
@@ -113,30 +122,58 @@ def classifier_loss(model: nn.Module, x: Tensor, z: Tensor, labels: Tensor) -> T
     return nn.functional.binary_cross_entropy_with_logits(model(x, z), labels)
 
 
-class ContrastiveLoss:
-    r"""Cross-entropy of each positive event against several negatives.
+class PolynomialClassifierLoss:
+    r"""Cross-entropy of each positive event against several negatives, with a penalty on roughness in z.
 
-    A batch of :class:`ClassifierBatches` is used as it is, but each of its negative events meets the nuisance
-    values of :math:`K` positive events instead of one.  With :math:`K` negatives for a positive the optimal
-    output is :math:`\ell - \log K`, so the logit :math:`\ell` remains the log ratio, and the noise that the
-    negative class adds falls as :math:`1/K` (Gutmann and Hyvarinen, JMLR 13 (2012) 307).
+    For classifiers whose logit is a polynomial :math:`\ell(x, t) = \sum_k c_k(x) P_k(t)` in the scaled
+    nuisance parameter :math:`t \in [-1, 1]`.  Batches are those of :class:`ClassifierBatches`, but each
+    of its negative events meets the nuisance values of :math:`K` positive events instead of one, at no cost
+    for the network.  With :math:`K` negatives for a positive the optimal output is :math:`\ell - \log K`, so
+    :math:`\ell` remains the log ratio, and the noise that the negative class adds falls as :math:`1/K`
+    (Gutmann and Hyvarinen, JMLR 13 (2012) 307).  The penalty is
+
+    .. math:: \lambda\; E_x\Bigl[\tfrac12\int_{-1}^{1} (\partial_t^3 \ell)^2 \,\mathrm dt\Bigr],
+
+    as for smoothing splines: log ratios change smoothly with z, and noise in high orders is costly
+    because what matters for z is the derivative.
 
     Args:
         n_negatives: number K of negatives for each positive event.
+        roughness: strength :math:`\lambda` of the penalty.
     """
 
-    def __init__(self, n_negatives: int) -> None:
+    def __init__(self, *, n_negatives: int = 1, roughness: float = 0.0) -> None:
         check_range("n_negatives", n_negatives, low=1)
-        self._n = n_negatives
+        check_range("roughness", roughness, low=0.0)
+        self._n, self._roughness = n_negatives, roughness
 
     def __call__(self, model: nn.Module, x: Tensor, z: Tensor, labels: Tensor) -> Tensor:
         """Loss of one batch; ``labels`` are known from the order of the batch."""
         half, offset = len(x) // 2, math.log(self._n)
-        shifts = [number * half // self._n for number in range(self._n)]
-        positive: Tensor = model(x[:half], z[:half])
-        negative: Tensor = model.shifted(x[half:], z[half:], shifts)  # type: ignore[operator]
-        total = softplus(offset - positive).sum() + softplus(negative - offset).sum()
+        coefficients: Tensor = model.coefficients(x)  # type: ignore[operator]
+        basis: Tensor = model.basis(z[:half])  # type: ignore[operator]
+        positive = (coefficients[:half] * basis).sum(dim=1)
+        total = softplus(offset - positive).sum()
+        for number in range(self._n):
+            others = basis.roll(number * half // self._n, dims=0)
+            total = total + softplus((coefficients[half:] * others).sum(dim=1) - offset).sum()
+        if self._roughness > 0:
+            matrix = roughness_matrix(coefficients.shape[1] - 1).to(coefficients)
+            total = total + self._roughness * (coefficients @ matrix * coefficients).sum()
         return total / len(x)
+
+
+@cache
+def roughness_matrix(degree: int) -> Tensor:
+    r"""Matrix of half the integrals of products of third derivatives of Legendre polynomials.
+
+    Example:
+        >>> roughness_matrix(3)[3].tolist()
+        [0.0, 0.0, 0.0, 225.0]
+    """
+    thirds = [Legendre.basis(k).deriv(3) for k in range(degree + 1)]
+    integrals = [[(a * b).integ() for b in thirds] for a in thirds]
+    return torch.tensor([[float(f(1.0) - f(-1.0)) / 2 for f in row] for row in integrals])
 
 
 def _check_lengths(x: Tensor, z: Tensor) -> None:

@@ -52,15 +52,6 @@ def test_log_components_are_the_logits_at_every_pair(config, monkeypatch):
             torch.testing.assert_close(table[:, column].float(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_shifted_pairs_events_with_the_values_of_others(config):
-    model = Classifier(config, seed=1)
-    x, z = torch.randn(10, 2), torch.rand(10, 1)
-    rows = model.shifted(x, z, [0, 3])
-    torch.testing.assert_close(rows[0], model(x, z))
-    for event in range(10):
-        torch.testing.assert_close(rows[1, event], model(x[event : event + 1], z[[event - 3]])[0])
-
-
 def test_a_normalized_ratio_averages_to_one_at_every_nuisance_value():
     toy = GaussianToy.small_distance()
     fixed = make_training_set(toy, 40_000, torch.Generator().manual_seed(2), nuisance="reference")

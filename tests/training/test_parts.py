@@ -11,8 +11,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from sbilib.errors import CheckpointError, DataError, DeviceError, ParameterError
 from sbilib.training import (
     ClassifierBatches,
-    ContrastiveLoss,
     FlowBatches,
+    PolynomialClassifierLoss,
     learning_rate_at,
     resolve_device,
 )
@@ -93,14 +93,17 @@ def test_more_negatives_leave_the_log_ratio_as_the_best_output(n_negatives):
         def forward(self, x, z):
             return self.weights[0] + self.weights[1] * x[:, 0] + 0 * z[:, 0]
 
-        def shifted(self, x, z, shifts):
-            return torch.stack([self(x, z.roll(shift, dims=0)) for shift in shifts])
+        def coefficients(self, x):
+            return self(x, x).unsqueeze(1)
+
+        def basis(self, z):
+            return torch.ones_like(z)
 
     generator, half = torch.Generator().manual_seed(1), 40_000
     x = torch.randn(2 * half, 1, generator=generator, dtype=torch.float64)
     labels = (torch.arange(2 * half) < half).double()
     x += (labels - 0.5).unsqueeze(1)
-    model, loss = Line(), ContrastiveLoss(n_negatives)
+    model, loss = Line(), PolynomialClassifierLoss(n_negatives=n_negatives)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=50, line_search_fn="strong_wolfe")
 
     def closure():
@@ -117,6 +120,23 @@ def test_more_negatives_leave_the_log_ratio_as_the_best_output(n_negatives):
     if n_negatives == 1:
         published = binary_cross_entropy_with_logits(model(x, x), labels)
         torch.testing.assert_close(loss(model, x, x, labels), published)
+
+
+def test_the_roughness_is_the_mean_squared_third_derivative():
+    class Cubic(torch.nn.Module):
+        def coefficients(self, x):
+            return x
+
+        def basis(self, z):
+            return torch.ones(len(z), 5)
+
+    x = torch.tensor([[0.0, 0.0, 0.0, 2.0, 1.0]] * 2)
+    losses = [
+        PolynomialClassifierLoss(roughness=strength)(Cubic(), x, torch.zeros(2, 1), torch.ones(2))
+        for strength in (0.0, 1.0)
+    ]
+    # Third derivatives of P3 and P4 are 15 and 105 t: the mean of (30 + 105 t)^2 is 900 + 105^2 / 3.
+    assert float(losses[1] - losses[0]) == pytest.approx(900 + 3675, rel=1e-5)
 
 
 def test_mismatched_data_are_refused():
