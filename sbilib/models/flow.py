@@ -76,6 +76,11 @@ class FlowConfig:
             raise ParameterError(f"n_bins must be between 2 and 500, got {self.n_bins}; pass such a value")
         check_range("tail_bound", self.tail_bound, low=0.0, include_low=False)
         check_range("context_units", self.context_units, low=0.0, high=1.0)
+        if self.features > 1 and self.n_context_units == self.hidden:
+            raise ParameterError(
+                f"context_units must leave at least one hidden unit that sees the features, "
+                f"got {self.context_units} of {self.hidden}; choose a smaller fraction"
+            )
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("ordering", self.ordering, ("random", "alternating"))
         if not isinstance(self.context_affine, bool):
@@ -246,15 +251,18 @@ class ConditionalFlow(nn.Module):
     @torch.no_grad()
     def from_noise(self, noise: Tensor, context: Tensor) -> Tensor:
         """Events ``(n, features)`` from standard normal noise ``(n, features)``: the inverse map."""
-        x, z = noise.T, context.T.contiguous()
-        for weights, permutation in zip(
-            reversed(self.conditioners.layer_weights()), self.permutations.flip(0), strict=True
-        ):
-            x = self._layer_inverse(weights, x.index_select(0, permutation.argsort()), z)
+        chunks = zip(torch.split(noise, CHUNK), torch.split(context, CHUNK), strict=True)
+        return torch.cat([self._from_noise(u.T, z.T.contiguous()).T for u, z in chunks])
+
+    def _from_noise(self, x: Tensor, context: Tensor) -> Tensor:
+        """Events ``(features, batch)`` from noise ``x`` of the same shape."""
+        layers = zip(self.conditioners.layer_weights(), self.permutations, strict=True)
+        for weights, permutation in reversed(list(layers)):
+            x = self._layer_inverse(weights, x.index_select(0, permutation.argsort()), context)
         if self.affine is not None:
-            location, log_scale = self.affine(z)
+            location, log_scale = self.affine(context)
             x = x * log_scale.exp() + location
-        return x.T
+        return x
 
     def _to_noise(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Noise and summed log derivatives, each ``(features, batch)``."""

@@ -208,7 +208,7 @@ class Conditioners(nn.Module):
         else:
             first, others = weights.final_bias.tensor_split([self.outputs])
             parameters = torch.cat([first.expand(-1, x.shape[1]), parameters + others])
-        return parameters.view(self.features, self.outputs, -1)
+        return parameters.view(self.features, self.outputs, x.shape[1])
 
     def first_feature(self, weights: LayerWeights, context: Tensor) -> Tensor:
         """Parameters ``(1, outputs, batch)`` of the first feature, which depends on the context alone."""
