@@ -10,6 +10,7 @@ table and, unless quick, writes ``benchmarks/results/profile.json``.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -95,7 +96,7 @@ def run_case(distance: str, size: Size) -> dict[str, Any]:
     batched = partial(batched_fit, toy, events, nodes, counts)
     fits = batched()
     ratio, nuisance = dense_fit(toy, events, grid, counts)
-    methods = {
+    methods: dict[str, Callable[[], object]] = {
         DENSE: partial(dense_fit, toy, events, grid, counts),
         BATCHED: batched,
         DENSE_MODEL: partial(toy.log_components, events, grid.nuisances),
