@@ -71,7 +71,7 @@ def plot_bootstrap_coverage(panels: Sequence[Sequence[CoveragePanel]]) -> Figure
             axis_row[0].set_ylabel("coverage")
         for axis in axes[-1]:
             axis.set_xlabel(r"$k$ = test set / bootstrap set")
-        _shared_legend(figure, axes.ravel().tolist(), columns=2)
+        _shared_legend(figure, axes.ravel().tolist(), columns=3)
     return figure
 
 

@@ -44,7 +44,7 @@ def predicted_level(skewness: float, *, upper: bool, kurtosis: float = 0.0) -> f
         kurtosis: scaled fourth derivative :math:`\kappa`.
 
     >>> round(predicted_level(-0.24, upper=False), 3), round(predicted_level(-0.24, upper=True), 3)
-    (0.701, 0.662)
+    (0.701, 0.663)
     """
     rise = 1 + (skewness if upper else -skewness) / 3 + kurtosis / 12
     return math.erf(math.sqrt(max(rise, 0.0) / 2))
