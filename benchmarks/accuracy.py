@@ -38,12 +38,12 @@ def measure(
     points = []
     for (recipe, method), numbers in steps.items():
         for n_steps in numbers:
-            plan = get_recipe(method, recipe, case=case).shortened(n_steps=n_steps, n_events=1_000_000)
+            plan = get_recipe(method, recipe, case=case).adapted(n_steps=n_steps, n_events=1_000_000)
             pair = fit_pair(toy, plan, seed=1, progress=True)
             densities = {"exact": toy, "pair": pair.densities}
             table = evaluate_densities(
                 densities, test_sets, grid, exact="exact", n_bootstrap=n_bootstrap, seed=1
-            )
+            ).table
             overlap = summarize_metrics(table).loc["pair", "total overlap"]
             points.append(
                 {

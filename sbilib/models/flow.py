@@ -100,7 +100,7 @@ class FlowConfig:
     def modern(cls) -> Self:
         """Our flow: every feature of every layer sees the context, and the order alternates."""
         return cls(
-            n_transforms=3, activation="silu", ordering="alternating", context_units=0.5, context_affine=True
+            n_transforms=1, activation="silu", ordering="alternating", context_units=0.5, context_affine=True
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sbilib.studies.coverage_theory import (
     expected_fixed_count_coverage,
 )
 from sbilib.studies.edges import EffectiveDirection, effective_direction
-from sbilib.studies.metrics import METRICS, evaluate_densities, scan_test_sets, summarize_metrics
+from sbilib.studies.metrics import METRICS, Evaluation, evaluate_densities, summarize_metrics
 from sbilib.studies.pairs import FittedPair, cache_folder, fit_pair
 from sbilib.studies.parabolic import counting_skewness, edge_levels, predicted_level
 from sbilib.studies.published import sluijter_table_4_2
@@ -24,6 +24,7 @@ __all__ = [
     "METRICS",
     "RECIPES",
     "EffectiveDirection",
+    "Evaluation",
     "FittedPair",
     "Recipe",
     "bootstrap_coverage",
@@ -38,7 +39,6 @@ __all__ = [
     "fit_pair",
     "get_recipe",
     "predicted_level",
-    "scan_test_sets",
     "sluijter_table_4_2",
     "summarize_bootstrap_coverage",
     "summarize_metrics",

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import pandas as pd
 from torch import Generator, Tensor
+from tqdm import tqdm
 
 from sbilib.components import ComponentDensities, LogComponents
-from sbilib.errors import check_range
+from sbilib.errors import check_choice, check_range
 from sbilib.likelihood import (
     Intervals,
     NLLScan,
@@ -30,7 +31,7 @@ from sbilib.likelihood import (
 )
 from sbilib.problems import TestSet, bootstrap_counts
 
-__all__ = ["METRICS", "evaluate_densities", "scan_test_sets", "summarize_metrics"]
+__all__ = ["METRICS", "Evaluation", "evaluate_densities", "summarize_metrics"]
 
 METRICS = (
     "mu overlap",
@@ -52,6 +53,15 @@ class _Scanned(NamedTuple):
     crossings: dict[str, Intervals]
 
 
+class Evaluation(NamedTuple):
+    """How several methods do on the same test sets."""
+
+    table: pd.DataFrame
+    """A row per method and test set, see :func:`evaluate_densities`."""
+    scans: dict[str, list[NLLScan]]
+    """NLL of each whole test set by each method, for contours."""
+
+
 def evaluate_densities(
     densities: Mapping[str, ComponentDensities],
     test_sets: Sequence[TestSet],
@@ -61,7 +71,8 @@ def evaluate_densities(
     n_bootstrap: int = 100,
     set_size: int = 1000,
     seed: int,
-) -> pd.DataFrame:
+    progress: bool = False,
+) -> Evaluation:
     """All metrics of several methods on the same bootstrap sets.
 
     Args:
@@ -72,10 +83,11 @@ def evaluate_densities(
         n_bootstrap: bootstrap sets of each test set.
         set_size: events in a bootstrap set.
         seed: seed of the bootstrap.
+        progress: show a progress bar.
 
     Returns:
-        A row per method and test set: ``method``, ``test_set``, ``mu``, ``z``, the metrics of
-        :data:`METRICS` with intervals as published, ``mu coverage, crossing`` and
+        The scans of the test sets, and a table with columns ``method``, ``test_set``, ``mu``, ``z``, the
+        metrics of :data:`METRICS` with intervals as published, ``mu coverage, crossing`` and
         ``z coverage, crossing`` with exact crossings, the same for the widths, and ``mu open`` and
         ``z open``, the fraction of crossing intervals that leave the scanned range.
 
@@ -83,14 +95,22 @@ def evaluate_densities(
         ParameterError: if there are no test sets or ``exact`` is not a method.
     """
     check_range("number of test sets", len(test_sets), low=1)
+    if exact is not None:
+        check_choice("exact", exact, densities)
     generator = Generator().manual_seed(seed)
-    rows = []
-    for number, test_set in enumerate(test_sets):
+    rows: list[dict[str, object]] = []
+    scans: dict[str, list[NLLScan]] = {name: [] for name in densities}
+    # The exact method first: all others are compared with it.
+    names = sorted(densities, key=lambda name: name != exact)
+    for number, test_set in enumerate(tqdm(test_sets, desc="test sets", disable=not progress)):
         counts = bootstrap_counts(len(test_set.events), n_bootstrap, set_size, generator)
-        truth = None if exact is None else _scan(densities[exact], test_set, grid, counts)
-        for name, density in densities.items():
-            scanned = truth if name == exact and truth else _scan(density, test_set, grid, counts)
-            row: dict[str, object] = {
+        truth: _Scanned | None = None
+        for name in names:
+            components = densities[name].log_components(test_set.events, grid.nuisances)
+            scans[name].append(scan_nll(components, None, grid, restrict=True))
+            scanned = _scan(components, grid, counts)
+            truth = scanned if name == exact else truth
+            row = {
                 "method": name,
                 "test_set": number,
                 "mu": test_set.signal_ratio,
@@ -100,14 +120,14 @@ def evaluate_densities(
                 overlaps = likelihood_overlaps(scanned.scan, truth.scan)
                 row |= dict(zip(METRICS[:3], (float(value.mean()) for value in overlaps), strict=True))
             rows.append(row | _interval_metrics(scanned, test_set))
-    return pd.DataFrame(rows)
+    return Evaluation(pd.DataFrame(rows), scans)
 
 
 def summarize_metrics(table: pd.DataFrame) -> pd.DataFrame:
     """Mean of every metric over the test sets and its standard error.
 
     Args:
-        table: the result of :func:`evaluate_densities`.
+        table: the table of an :class:`Evaluation`.
 
     Returns:
         A row per method, in order of appearance, with columns ``(metric, "mean")`` and
@@ -120,15 +140,7 @@ def summarize_metrics(table: pd.DataFrame) -> pd.DataFrame:
     return both[[(metric, part) for metric in metrics for part in ("mean", "error")]]
 
 
-def scan_test_sets(
-    densities: ComponentDensities, test_sets: Sequence[TestSet], grid: ScanGrid
-) -> list[NLLScan]:
-    """NLL of each whole test set on the grid, for contours."""
-    return [scan_nll(densities, test_set.events, grid, restrict=True) for test_set in test_sets]
-
-
-def _scan(densities: ComponentDensities, test_set: TestSet, grid: ScanGrid, counts: Tensor) -> _Scanned:
-    components: LogComponents = densities.log_components(test_set.events, grid.nuisances)
+def _scan(components: LogComponents, grid: ScanGrid, counts: Tensor) -> _Scanned:
     scan = scan_nll(components, None, grid, counts=counts, restrict=True)
     profiles = {
         "mu": profile_signal_ratio(scan, refine=True),

@@ -12,8 +12,10 @@ import ast
 import hashlib
 import json
 import os
+import shutil
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -45,7 +47,11 @@ from sbilib.training.streams import Batch, classifier_batch
 __all__ = ["FittedPair", "cache_folder", "fit_pair"]
 
 _Model = ConditionalFlow | Classifier
-_CODE_THAT_DECIDES = ("models", "problems", "training")
+_CODE_THAT_DECIDES = ("errors.py", "problems/*.py", "training/*.py", "studies/pairs.py")
+_CODE_OF_MODELS = {
+    "classifier": ("models/classifier.py",),
+    "flow": ("models/flow.py", "models/made.py", "models/spline.py"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,11 @@ def fit_pair(
         The pair, on the CPU, and the record of its training.
     """
     target = resolve_device(device)
+    if recipe.training.compile and target.type == "cpu" and not _has_compiler():
+        warnings.warn(
+            "no C++ compiler found: the models run without being compiled, more slowly", stacklevel=2
+        )
+        recipe = replace(recipe, training=replace(recipe.training, compile=False))
     generator = Generator(target).manual_seed(seed)
     data = make_training_set(problem, recipe.n_events, generator)
     fixed = make_training_set(problem, recipe.n_events, generator, nuisance="reference")
@@ -99,6 +110,11 @@ def fit_pair(
         models.append(model.cpu())
         records[component] = record
     return FittedPair(_join(*models), recipe, seed, records)
+
+
+def _has_compiler() -> bool:
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
+    return any(shutil.which(name) for name in names if name)
 
 
 def _join(
@@ -128,7 +144,7 @@ def _fit_one(
         "recipe": recipe.facts(),
         "component": component,
         "seed": seed,
-        "code": _code_digest(),
+        "code": _code_digest(recipe.method),
         "device": device.type,
     }
     fresh = _FreshEvents(problem, component, recipe.method, seed, device)
@@ -201,12 +217,12 @@ class _FreshEvents:
 
 
 @cache
-def _code_digest() -> str:
+def _code_digest(method: str) -> str:
     """Digest of the code that decides the weights; comments, docstrings and layout do not count."""
     digest = hashlib.sha256()
     root = Path(sbilib.__file__).parent
-    for room in _CODE_THAT_DECIDES:
-        for path in sorted((root / room).glob("*.py")):
+    for pattern in _CODE_THAT_DECIDES + _CODE_OF_MODELS[method]:
+        for path in sorted(root.glob(pattern)):
             digest.update(ast.dump(_without_docstrings(ast.parse(path.read_text("utf-8")))).encode())
     return digest.hexdigest()
 

@@ -74,9 +74,11 @@ class Recipe:
                 "set it, or leave them at their defaults"
             )
 
-    def shortened(self, *, n_steps: int, n_events: int) -> Recipe:
-        """The same recipe with other numbers of steps and events, for instance for a quick look."""
-        return replace(self, training=replace(self.training, n_steps=n_steps), n_events=n_events)
+    def adapted(self, *, n_steps: int, n_events: int, compile_flow: bool = False) -> Recipe:
+        """The same recipe with other numbers of steps and events, and flows compiled or not."""
+        compiled = compile_flow and self.method == "flow"
+        training = replace(self.training, n_steps=n_steps, compile=compiled)
+        return replace(self, training=training, n_events=n_events)
 
     def facts(self) -> dict[str, Any]:
         """All settings as plain values."""
@@ -119,9 +121,9 @@ def _sluijter(method: str, case: str) -> Recipe:
 def _modern(method: str) -> Recipe:
     if method == "flow":
         training = TrainConfig(
-            n_steps=1500,
+            n_steps=2000,
             learning_rate=5e-3,
-            batch_size=2048,
+            batch_size=4096,
             schedule="one_cycle",
             validate_every=50,
             validation_size=4000,
@@ -136,5 +138,5 @@ def _modern(method: str) -> Recipe:
         validation_size=20_000,
     )
     return Recipe(
-        method, "modern", ClassifierConfig.modern(), training, n_negatives=8, roughness=1e-7, normalize=True
+        method, "modern", ClassifierConfig.modern(), training, n_negatives=8, roughness=1e-6, normalize=True
     )

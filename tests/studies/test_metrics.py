@@ -44,7 +44,7 @@ def table():
     # One standard deviation of z is 1 / (r sqrt(n)) = 0.0158 for n = 1000 events.
     densities = {"exact": TOY, "turned": Turned(0.0158), "ratio": WithConstants()}
     test_sets = published_test_sets(TOY, torch.Generator().manual_seed(1))[::2]
-    return evaluate_densities(densities, test_sets, GRID, exact="exact", n_bootstrap=25, seed=2)
+    return evaluate_densities(densities, test_sets, GRID, exact="exact", n_bootstrap=25, seed=2).table
 
 
 def test_every_method_meets_every_test_set(table):
@@ -78,6 +78,12 @@ def test_errors_are_standard_errors_over_test_sets(table):
     exact = table[table.method == "exact"]["mu coverage"]
     summary = summarize_metrics(table).loc["exact"]
     assert summary["mu coverage", "error"] == pytest.approx(exact.std(ddof=1) / 5**0.5)
+
+
+def test_an_unknown_exact_method_is_refused():
+    test_sets = published_test_sets(TOY, torch.Generator().manual_seed(1), n_events=20)
+    with pytest.raises(ParameterError, match="exact must be one of 'a', got 'b'"):
+        evaluate_densities({"a": TOY}, test_sets, GRID, exact="b", seed=1)
 
 
 def test_no_test_sets_are_refused():

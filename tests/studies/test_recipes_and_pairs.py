@@ -17,7 +17,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def quick(method, recipe="modern", n_steps=12):
-    return get_recipe(method, recipe, case="large").shortened(n_steps=n_steps, n_events=2000)
+    return get_recipe(method, recipe, case="large").adapted(n_steps=n_steps, n_events=2000)
 
 
 def test_the_published_settings_are_those_of_the_source():
