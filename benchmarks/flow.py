@@ -21,8 +21,9 @@ import torch
 import zuko
 from torch import Tensor, nn
 
-from benchmarks._timing import Comparison, compare, environment, print_table, write_json
+from benchmarks._timing import compare, environment, print_table, write_json
 from sbilib.models import ConditionalFlow, FlowConfig
+from sbilib.models.flow import CHUNK
 from sbilib.models.nflows_reference import build_nflows, from_nflows_state_dict
 
 STEP_EVENTS = 512
@@ -40,12 +41,11 @@ def multiply_adds(config: FlowConfig) -> int:
     return config.n_transforms * config.hidden * units
 
 
-def matrix_rate(events: int, rounds: int) -> float:
-    """Floating-point operations per second of products (hidden, hidden) x (hidden, events)."""
+def matrix_product(events: int) -> tuple[Callable[[], object], int]:
+    """A product (hidden, hidden) x (hidden, events) and the operations it takes."""
     weight, units = torch.randn(CONFIG.hidden, CONFIG.hidden), torch.randn(CONFIG.hidden, events)
     out = torch.empty_like(units)
-    times = compare({"product": lambda: torch.mm(weight, units, out=out)}, rounds=rounds, round_seconds=0.02)
-    return 2 * CONFIG.hidden**2 * events / times.median("product")
+    return lambda: torch.mm(weight, units, out=out), 2 * CONFIG.hidden**2 * events
 
 
 def zuko_flow() -> nn.Module:
@@ -138,10 +138,25 @@ def largest_difference(nflows: nn.Module) -> float:
         return (ours.log_prob(x, z) - theirs.log_prob(x, z)).abs().max().item()
 
 
-def report(task: str, events: int, times: Comparison, floor: float) -> list[dict[str, Any]]:
-    """Print the table of one task and return its rows."""
+def measure(
+    task: str, events: int, methods: dict[str, Callable[[], object]], operations: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Time one task with all methods, print its table and return its rows.
+
+    Args:
+        task: its name.
+        events: events of one call.
+        methods: what to time.
+        operations: what the matrix products of one event need.
+        rounds: how often every method has its turn.
+    """
+    # Products of the size that our flow meets are timed in the same rounds.
+    product, product_operations = matrix_product(min(events, CHUNK))
+    times = compare({**methods, FLOOR: product}, rounds=rounds)
+    rate = product_operations / times.median(FLOOR)
+    floor = operations * events / rate
     rows = []
-    for method in times.seconds:
+    for method in methods:
         middle, low, high = times.speedup(method, BASELINE)
         rows.append(
             {
@@ -165,7 +180,7 @@ def report(task: str, events: int, times: Comparison, floor: float) -> list[dict
         for row in rows
     ]
     cells.append([FLOOR, f"{1e3 * floor:.2f}", f"{events / floor / 1e3:.0f}", "", "1.0"])
-    rows.append({"task": task, "method": FLOOR, "seconds": floor, "events_per_second": events / floor})
+    rows.append({"task": task, "method": FLOOR, "seconds": floor, "matrix_rate": rate})
     columns = ["method", "ms", "1000 events/s", "times faster than nflows (quartiles)", "over the floor"]
     print_table(f"{task}, {events} events", columns, cells)
     return rows
@@ -193,24 +208,19 @@ def main() -> None:
         compile_seconds["log_prob of ours, compiled"] = first_call(evaluations["log_prob"]["ours, compiled"])
 
     operations = 2 * multiply_adds(CONFIG)
-    rate = matrix_rate(STEP_EVENTS, rounds)
     # A step needs the products forward, and twice as many backward: for the inputs and for the weights.
-    floor = 3 * operations * STEP_EVENTS / rate
-    rows = report("training step", STEP_EVENTS, compare(steps, rounds=rounds, round_seconds=0.08), floor)
+    rows = measure("training step", STEP_EVENTS, steps, 3 * operations, rounds)
     with torch.no_grad():
-        floor = operations * EVALUATED_EVENTS / matrix_rate(4096, rounds)
         for task, methods in evaluations.items():
-            times = compare(methods, rounds=max(3, rounds // 2), round_seconds=0.1)
-            rows += report(task, EVALUATED_EVENTS, times, floor)
+            rows += measure(task, EVALUATED_EVENTS, methods, operations, max(3, rounds // 2))
     print_table(
-        "compile time, once for each size of batch, in no other figure",
+        "compile time (once a batch size)",
         ["graph", "seconds"],
         [[name, f"{seconds:.1f}"] for name, seconds in compile_seconds.items()],
     )
     content = {
         "rows": rows,
         "compile_seconds": compile_seconds,
-        "matrix_rate": rate,
         "operations_per_event": operations,
         "largest_float64_difference": difference,
         "quick": options.quick,
