@@ -124,13 +124,13 @@ def plot_interval_construction(
             label="quartic fit",
         )
         axis.axhline(1.0, color=NEUTRAL_COLOR, linestyle="--", linewidth=1.0, label=r"$-2\log\lambda=1$")
-        colors = (METHOD_STYLES["flow"].color, METHOD_STYLES["classifier"].color)
-        for (name, interval), color, style in zip(intervals.items(), colors, ("-", ":"), strict=False):
+        looks = ((NEUTRAL_COLOR, "-"), (TRUTH_COLOR, ":"))
+        for (name, interval), (color, style) in zip(intervals.items(), looks, strict=False):
             for number, edge in enumerate((float(interval.lower), float(interval.upper))):
                 axis.axvline(
-                    edge, color=color, linestyle=style, linewidth=1.8, label=name if number == 0 else None
+                    edge, color=color, linestyle=style, linewidth=2.0, label=name if number == 0 else None
                 )
         axis.axvline(truth, color=TRUTH_COLOR, linewidth=0.8, linestyle="-.", label="true value")
         axis.set(xlabel=_RATIO_LABEL, ylabel=r"$-2\log\lambda$", ylim=(0, 5))
-        axis.legend(loc="upper center", ncols=2)
+        figure.legend(loc="outside upper center", ncols=3)
     return figure
