@@ -110,7 +110,7 @@ def test_density_integrates_to_one(name: str) -> None:
     with torch.no_grad():  # shrunk final layers make a density that a grid of this step resolves
         flow.conditioners.final_weight.mul_(0.2)
         flow.conditioners.final_bias.mul_(0.2)
-    axis = torch.linspace(-12, 12, 241, dtype=torch.float64)
+    axis = torch.linspace(-12, 12, 401, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
         density = flow.log_prob(grid, torch.full((len(grid), 1), 0.4, dtype=torch.float64)).exp()
