@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sbilib.errors import DataError, ParameterError
-from sbilib.models.classifier import Classifier, ClassifierConfig, ClassifierPair
+from sbilib.models import Classifier, ClassifierConfig, ClassifierPair, load_model, save_model
 from sbilib.problems import GaussianToy, make_training_set
 from sbilib.training import ClassifierBatches, TrainConfig, classifier_loss, train
 
@@ -120,6 +120,17 @@ def test_bad_shapes_are_refused(fields, message):
 
 def test_configurations_survive_json(config):
     assert ClassifierConfig.from_dict(config.to_dict()) == config
+
+
+def test_a_classifier_survives_its_file(config, tmp_path):
+    model = Classifier(config, seed=3)
+    model.standardize(torch.randn(50, 2), torch.rand(50, 1))
+    save_model(tmp_path / "model.safetensors", model, {"note": "kept"})
+    loaded = load_model(tmp_path / "model.safetensors")
+    x, z = torch.randn(9, 2), torch.rand(9, 1)
+    assert torch.equal(loaded.model(x, z), model(x, z))
+    assert loaded.model.config == config
+    assert loaded.metadata == {"note": "kept"}
 
 
 def test_bad_events_are_refused(config):
