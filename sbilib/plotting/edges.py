@@ -31,9 +31,13 @@ def plot_against_nuisance(
         scale: factor on the values.
     """
     with style_context():
-        figure = Figure(figsize=figure_size(aspect=0.42))
-        axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
-        for axis, (title, curves) in zip(axes, panels.items(), strict=True):
+        n_columns = min(2, len(panels))
+        n_rows = -(-len(panels) // n_columns)
+        figure = Figure(figsize=figure_size(aspect=0.36 * n_rows))
+        grid = figure.subplots(n_rows, n_columns, sharey=True, sharex=True, squeeze=False)
+        for axis in grid.ravel()[len(panels) :]:
+            axis.set_visible(False)
+        for axis, (title, curves) in zip(grid.ravel(), panels.items(), strict=False):
             axis.axhline(0.0, color=TRUTH_COLOR, linewidth=1.0)
             for method, values in curves:
                 style = METHOD_STYLES[method]
@@ -50,6 +54,7 @@ def plot_against_nuisance(
                 if angles.min() - 0.1 < edge < angles.max() + 0.1:
                     axis.axvline(edge / math.pi, color=NEUTRAL_COLOR, linestyle=":", linewidth=1.2)
             axis.set_title(title)
+        for axis in grid[-1]:
             axis.set_xlabel(r"nuisance parameter $z/\pi$")
-        axes[0].set_ylabel(ylabel)
+        figure.supylabel(ylabel, fontsize=10)
     return figure
