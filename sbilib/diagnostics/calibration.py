@@ -39,10 +39,14 @@ def ratio_calibration(learned: Tensor, exact: Tensor, *, n_bins: int = 20) -> Ra
     Args:
         learned: learned log ratios, any shape.
         exact: exact log ratios, of the same shape.
-        n_bins: number of bins of (nearly) equal numbers of events.
+        n_bins: number of bins of (nearly) equal numbers of events, at least one.
+
+    Returns:
+        Differences of log ratios (pure numbers) in bins of the exact one, and their root mean square.
 
     Raises:
         DataError: if the shapes differ, values are not finite, or there are fewer events than bins.
+        ParameterError: if ``n_bins`` is below one.
 
     Example:
         >>> exact = torch.linspace(-1, 1, 100)

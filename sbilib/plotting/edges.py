@@ -29,6 +29,9 @@ def plot_against_nuisance(
         ylabel: what the values are, with unit.
         trained: trained range in rad by title, marked by vertical lines.
         scale: factor on the values.
+
+    Returns:
+        The figure, unknown to pyplot; angles are in units of pi rad.
     """
     with style_context():
         n_columns = min(2, len(panels))

@@ -24,7 +24,11 @@ def plot_events(cases: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     """Scatter plots of signal and background events, one panel a case.
 
     Args:
-        cases: signal and background events, each ``(n, 2)``, by title of the panel.
+        cases: signal and background events, each ``(n, 2)`` in units of the width of a Gaussian, by title of
+            the panel.
+
+    Returns:
+        The figure, unknown to pyplot.
     """
     with style_context():
         figure = Figure(figsize=figure_size(aspect=0.5 if len(cases) > 1 else 0.75))
@@ -49,6 +53,9 @@ def plot_calibration(panels: Mapping[str, Mapping[str, RatioCalibration]]) -> Fi
     Args:
         panels: by title of the panel, the calibration of each method (``"flow"``, ``"classifier"``); lines
             are medians, bands hold 68% of the events.
+
+    Returns:
+        The figure, unknown to pyplot, with up to two panels a row.
     """
     with style_context():
         figure = Figure(figsize=figure_size(aspect=0.42 * ((len(panels) + 1) // 2)))

@@ -206,7 +206,7 @@ def parameter_catalog_markdown(root: Path) -> str:
 
 
 def _catalog_section(study: Study) -> str:
-    """One study's part of the catalogue."""
+    """One study's part of the catalog."""
     header = ["parameter", "type", "unit", "default", *SET_NAMES, "meaning", "effect on cost"]
     values = {name: study.values(name) for name in SET_NAMES}
     rows = [

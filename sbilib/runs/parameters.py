@@ -46,7 +46,7 @@ _FORM = "name: type = literal  # meaning [unit] (cost: effect)"
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a study, with everything the catalogue says about it."""
+    """One parameter of a study, with everything the catalog says about it."""
 
     name: str
     type: str

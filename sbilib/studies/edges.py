@@ -44,7 +44,13 @@ def effective_direction(
         toy: the problem.
         angles: angles in rad, shape ``(n_angles,)``.
         generator: source of randomness of the signal events.
-        n_events: signal events drawn at each angle.
+        n_events: signal events drawn at each angle, at least 4.
+
+    Returns:
+        Effective angles in rad and radii, in units of the width of the Gaussians.
+
+    Raises:
+        ParameterError: if there are fewer than 4 events.
 
     Example:
         >>> toy = GaussianToy.small_distance()

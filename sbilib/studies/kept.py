@@ -18,6 +18,7 @@ import pandas as pd
 from pyarrow.lib import ArrowInvalid
 
 import sbilib
+from sbilib.errors import CheckpointError
 from sbilib.studies.pairs import cache_folder
 
 __all__ = ["kept_table"]
@@ -36,6 +37,9 @@ def kept_table(name: str, facts: Mapping[str, object], compute: Callable[[], pd.
     Returns:
         The table; a file that cannot be read is made anew.
 
+    Raises:
+        CheckpointError: if the table cannot be written, for instance because the disk is full.
+
     >>> import unittest.mock
     >>> with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.dict(
     ...     os.environ, SBILIB_CACHE=folder
@@ -50,13 +54,19 @@ def kept_table(name: str, facts: Mapping[str, object], compute: Callable[[], pd.
     if path.exists():
         try:
             return pd.read_parquet(path)
-        except ArrowInvalid:
+        except (ArrowInvalid, OSError):  # damage shows as the one or the other, depending on its place
             path.unlink(missing_ok=True)
     table = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        table.to_parquet(Path(folder, "table"))
-        os.replace(Path(folder, "table"), path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            table.to_parquet(Path(folder, "table"))
+            os.replace(Path(folder, "table"), path)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot keep the table {path}: {error}; free some space or name another folder in SBILIB_CACHE "
+            "(what was kept before is untouched)"
+        ) from error
     return table
 
 

@@ -104,6 +104,21 @@ def test_impossible_test_sets_are_refused(options, message):
         make_test_set(TOY, generator=torch.Generator(), **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"signal_ratio": -0.1}, "signal_ratio.*-0.1"),
+        ({"nuisance": 2.0}, "nuisance.*2.0"),
+        ({"n_toys": 0}, "n_toys.*0"),
+        ({"n_events": 0}, "n_events.*0"),
+    ],
+)
+def test_impossible_toys_are_refused(options, message):
+    good = {"signal_ratio": 0.1, "nuisance": 0.5, "n_toys": 2, "n_events": 5}
+    with pytest.raises(ParameterError, match=message):
+        make_toys(TOY, generator=torch.Generator(), **good | options)
+
+
 def test_an_unknown_nuisance_policy_is_refused():
     with pytest.raises(ParameterError, match="'uniform', 'reference', got 'fixed'"):
         make_training_set(TOY, 10, torch.Generator(), nuisance="fixed")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sbilib.errors import ParameterError
+from sbilib.errors import CheckpointError, ParameterError
 from sbilib.likelihood import fit_toys
 from sbilib.problems import GaussianToy, make_toys
 from sbilib.studies import (
@@ -131,6 +131,35 @@ def test_an_interrupted_computation_leaves_nothing_behind(cache):
     with pytest.raises(KeyboardInterrupt):
         kept_table("demo", {}, stop)
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "header", "footer"])
+def test_a_damaged_table_is_made_anew(cache, damage):
+    table = pd.DataFrame({"x": range(100)})
+    kept_table("demo", {}, lambda: table)
+    (path,) = cache.iterdir()
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    else:
+        # A table ends with its description, the length of that in four bytes, and a mark of four bytes.
+        start = 0 if damage == "header" else len(content) - 108
+        content[start : start + 100] = bytes(100)
+    path.write_bytes(content)
+    pd.testing.assert_frame_equal(kept_table("demo", {}, lambda: table), table)
+    pd.testing.assert_frame_equal(pd.read_parquet(path), table)
+
+
+def test_a_full_disk_leaves_the_kept_tables_alone(cache, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    kept_table("demo", {"seed": 1}, lambda: pd.DataFrame({"x": [1]}))
+    before = {path: path.read_bytes() for path in cache.iterdir()}
+    monkeypatch.setattr("sbilib.studies.kept.os.replace", full)
+    with pytest.raises(CheckpointError, match="No space left on device; free some space"):
+        kept_table("demo", {"seed": 2}, lambda: pd.DataFrame({"x": [2]}))
+    assert {path: path.read_bytes() for path in cache.iterdir()} == before
 
 
 def test_groups_of_toys_are_averaged_with_their_sizes():
