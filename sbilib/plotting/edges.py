@@ -57,7 +57,8 @@ def plot_against_nuisance(
                 if angles.min() - 0.1 < edge < angles.max() + 0.1:
                     axis.axvline(edge / math.pi, color=NEUTRAL_COLOR, linestyle=":", linewidth=1.2)
             axis.set_title(title)
-        for axis in grid[-1]:
+        for axis in grid.ravel()[max(0, len(panels) - n_columns) : len(panels)]:
             axis.set_xlabel(r"nuisance parameter $z/\pi$")
+            axis.tick_params(labelbottom=True)
         figure.supylabel(ylabel, fontsize=10)
     return figure

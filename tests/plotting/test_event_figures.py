@@ -97,13 +97,29 @@ def test_curves_against_the_nuisance_are_scaled_and_colored():
     figure = against_nuisance()
     assert [axis.get_title() for axis in figure.axes] == list(PANELS)
     assert [axis.get_xlabel() for axis in figure.axes] == 2 * [r"nuisance parameter $z/\pi$"]
-    assert [axis.get_ylabel() for axis in figure.axes] == ["lag [rad]", ""]
+    assert figure.get_supylabel() == "lag [rad]"
     for axis, curves in zip(figure.axes, PANELS.values(), strict=True):
         drawn = [line for line in axis.lines if len(line.get_xdata()) == len(ANGLES)]
         for line, (method, values) in zip(drawn, curves, strict=True):
             assert line.get_color() == METHOD_STYLES[method].color
             np.testing.assert_allclose(line.get_xdata(), ANGLES / math.pi)
             np.testing.assert_allclose(line.get_ydata(), 2 * values)
+
+
+@pytest.mark.parametrize("n_panels", [1, 2, 3, 4])
+def test_the_lowest_panel_of_each_column_names_the_nuisance(n_panels):
+    names = [f"panel {n}" for n in range(n_panels)]
+    figure = plot_against_nuisance(
+        ANGLES,
+        {name: [("flow", ANGLES)] for name in names},
+        ylabel="lag [rad]",
+        trained=dict.fromkeys(names, (0, 1)),
+    )
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_title() for axis in shown] == names
+    labels = [axis.get_xlabel() for axis in shown]
+    assert labels[-2:] == len(labels[-2:]) * [r"nuisance parameter $z/\pi$"]
+    assert not any(labels[:-2])
 
 
 def test_only_ends_of_the_trained_range_in_view_are_marked():
