@@ -92,6 +92,12 @@ def fit_pair(
 
     Returns:
         The pair, on the CPU, and the record of its training.
+
+    Raises:
+        ParameterError: for an unknown device.
+        DeviceError: if CUDA is asked for and there is none.
+        TrainingError: if a loss becomes NaN or infinite.
+        CheckpointError: if a checkpoint is damaged or cannot be written.
     """
     target = resolve_device(device)
     if recipe.training.compile and target.type == "cpu" and not _has_compiler():

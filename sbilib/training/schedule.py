@@ -31,6 +31,9 @@ def learning_rate_at(step: int, *, n_steps: int, peak: float, schedule: str, war
         schedule: ``"constant"``, ``"warmup"`` or ``"one_cycle"``.
         warmup: fraction of the training spent rising to the peak.
 
+    Raises:
+        ParameterError: for an unknown schedule.
+
     Example:
         >>> [round(learning_rate_at(s, n_steps=101, peak=1.0, schedule="one_cycle", warmup=0.1), 4)
         ...  for s in (0, 10, 55, 100)]

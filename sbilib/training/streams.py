@@ -62,6 +62,9 @@ class FlowBatches:
         x: events, shape ``(n, d)``.
         z: nuisance values, shape ``(n,)``.
         seed: seed of the order of events.
+
+    Raises:
+        DataError: if there are no events, or not as many nuisance values as events.
     """
 
     def __init__(self, x: Tensor, z: Tensor, *, seed: int) -> None:
@@ -140,6 +143,9 @@ class PolynomialClassifierLoss:
     Args:
         n_negatives: number K of negatives for each positive event.
         roughness: strength :math:`\lambda` of the penalty.
+
+    Raises:
+        ParameterError: for fewer than one negative, or a negative strength.
     """
 
     def __init__(self, *, n_negatives: int = 1, roughness: float = 0.0) -> None:
