@@ -22,6 +22,7 @@ __all__ = [
     "StudyError",
     "TrainingError",
     "check_choice",
+    "check_count",
     "check_events",
     "check_range",
 ]
@@ -78,6 +79,17 @@ def check_range(
     if not (above and below):
         raise ParameterError(f"{name} must be {expected}, got {value!r}; pass a value in that range")
     return float(value)
+
+
+def check_count(name: str, value: int, *, low: int = 0) -> int:
+    """Return ``value`` if it is an integer of at least ``low``.
+
+    Raises:
+        ParameterError: if it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ParameterError(f"{name} must be an integer of at least {low}, got {value!r}; pass such a value")
+    return value
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:

@@ -18,13 +18,13 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from sbilib.components import LogComponents
-from sbilib.errors import ParameterError, check_choice, check_events, check_range
+from sbilib.errors import ParameterError, check_choice, check_count, check_events
 
 __all__ = ["Classifier", "ClassifierConfig", "ClassifierPair"]
 
@@ -58,15 +58,15 @@ class ClassifierConfig:
     nuisance_degree: int = 0
 
     def __post_init__(self) -> None:
-        check_range("n_features", self.n_features, low=1)
-        check_range("n_context", self.n_context, low=1)
+        check_count("n_features", self.n_features, low=1)
+        check_count("n_context", self.n_context, low=1)
         check_choice("activation", self.activation, _ACTIVATIONS)
         if not self.hidden:
             raise ParameterError("hidden must name at least one layer, got (); pass for instance (64, 64)")
         object.__setattr__(self, "hidden", tuple(self.hidden))
         for width in self.hidden:
-            check_range("hidden", width, low=1)
-        check_range("nuisance_degree", self.nuisance_degree, low=0, high=12)
+            check_count("hidden", width, low=1)
+        check_count("nuisance_degree", self.nuisance_degree)
         if self.nuisance_degree > 0 and self.n_context != 1:
             raise ParameterError(
                 f"nuisance_degree {self.nuisance_degree} needs one nuisance parameter, got {self.n_context}; "
@@ -198,12 +198,28 @@ class ClassifierPair(nn.Module):
     Args:
         signal: classifier of signal at z against the reference.
         background: classifier of background at z against the reference.
+
+    Raises:
+        ParameterError: if the two configurations differ.
     """
+
+    kind: ClassVar[str] = "classifier-pair"
 
     def __init__(self, signal: Classifier, background: Classifier) -> None:
         super().__init__()
+        if signal.config != background.config:
+            raise ParameterError(
+                f"both classifiers of a pair must share one configuration, got {signal.config} and "
+                f"{background.config}; build both from the same one"
+            )
+        self.config = signal.config
         self.signal = signal
         self.background = background
+
+    @classmethod
+    def from_config(cls, config: ClassifierConfig, *, seed: int = 0) -> Self:
+        """Pair of new classifiers, with weights drawn from seeds ``2 seed`` (signal) and ``2 seed + 1``."""
+        return cls(Classifier(config, seed=2 * seed), Classifier(config, seed=2 * seed + 1))
 
     @torch.no_grad()
     def log_components(self, x: Tensor, nuisance: Tensor) -> LogComponents:
@@ -217,9 +233,10 @@ class ClassifierPair(nn.Module):
             The logits of both classifiers, each ``(n, m)``.
 
         Raises:
-            DataError: if the events are empty, not finite, or of the wrong width.
+            DataError: if events or nuisance values are empty, not finite, or of the wrong shape.
         """
-        check_events("x", x, self.signal.config.n_features)
+        check_events("x", x, self.config.n_features)
+        check_events("nuisance", nuisance.unsqueeze(-1), 1)
         x = x.to(self.signal.shift)
         z = nuisance.to(self.signal.shift).unsqueeze(1)
         chunks = torch.split(x, max(1, _CHUNK // max(1, len(z))))

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import nn
 
 from sbilib.errors import CheckpointError, ParameterError
-from sbilib.models.classifier import Classifier, ClassifierConfig
+from sbilib.models.classifier import Classifier, ClassifierConfig, ClassifierPair
 from sbilib.models.flow import ConditionalFlow, FlowConfig
 from sbilib.models.pair import FlowPair
 
@@ -60,6 +60,7 @@ def register_model(
     _KINDS[kind] = _Kind(read_config, build)
 
 
+register_model(ClassifierPair.kind, ClassifierConfig.from_dict, ClassifierPair.from_config)
 register_model(Classifier.kind, ClassifierConfig.from_dict, partial(Classifier, seed=0))
 register_model(ConditionalFlow.kind, FlowConfig.from_dict, ConditionalFlow)
 register_model(FlowPair.kind, FlowConfig.from_dict, FlowPair.from_config)

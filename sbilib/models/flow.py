@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sbilib.errors import DataError, ParameterError, check_choice, check_range
+from sbilib.errors import DataError, ParameterError, check_choice, check_count, check_range
 from sbilib.models.made import ACTIVATIONS, Conditioners, LayerWeights
 from sbilib.models.spline import spline_forward, spline_inverse
 
@@ -70,8 +70,8 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         for name in ("features", "context_features", "n_transforms", "hidden", "n_bins"):
-            _check_count(name, getattr(self, name), 1)
-        _check_count("n_blocks", self.n_blocks, 0)
+            check_count(name, getattr(self, name), low=1)
+        check_count("n_blocks", self.n_blocks, low=0)
         if not 2 <= self.n_bins <= 500:
             raise ParameterError(f"n_bins must be between 2 and 500, got {self.n_bins}; pass such a value")
         check_range("tail_bound", self.tail_bound, low=0.0, include_low=False)
@@ -118,11 +118,6 @@ class FlowConfig:
         if unknown:
             raise ParameterError(f"a flow configuration has no field {', '.join(sorted(unknown))}; remove it")
         return cls(**values)
-
-
-def _check_count(name: str, value: object, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ParameterError(f"{name} must be an integer of at least {low}, got {value!r}; pass such a value")
 
 
 class ContextAffine(nn.Module):

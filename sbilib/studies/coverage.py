@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from sbilib.errors import check_range
+from sbilib.errors import check_count, check_range
 from sbilib.likelihood import (
     EventSets,
     NuisanceTable,
@@ -53,6 +53,8 @@ def seeded_generator(*numbers: int) -> Generator:
     >>> a == b
     False
     """
+    for number in numbers:
+        check_count("seed", number)
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return Generator().manual_seed(int(state) >> 1)
 
@@ -138,7 +140,7 @@ def bootstrap_coverage(
                 rows.append({"mu": ratio, "z": nuisance, "repeat": repeat, **row})
         return pd.DataFrame(rows).assign(k=k, set_size=set_size, fixed_counts=fixed_counts)
 
-    return kept_table("bootstrap-coverage", {"problem": problem.name, **facts}, compute)
+    return kept_table("bootstrap-coverage", {"problem": repr(problem), **facts}, compute)
 
 
 def toy_coverage(
@@ -208,7 +210,7 @@ def toy_coverage(
 
     tables = []
     for repeat in range(repeats):
-        identity = {"problem": problem.name, "repeat": repeat, **facts}
+        identity = {"problem": repr(problem), "repeat": repeat, **facts}
         tables.append(kept_table("toy-coverage", identity, lambda repeat=repeat: compute(repeat)))  # type: ignore[misc]
     bar.close()
     return pd.concat(tables, ignore_index=True)

@@ -11,13 +11,12 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
 from pyarrow.lib import ArrowInvalid
 
-import sbilib
+from sbilib.digest import code_digest
 from sbilib.errors import CheckpointError
 from sbilib.studies.pairs import cache_folder
 
@@ -49,7 +48,9 @@ def kept_table(name: str, facts: Mapping[str, object], compute: Callable[[], pd.
     >>> again.x.tolist()
     [1]
     """
-    text = json.dumps({"facts": facts, "code": _code_digest()}, sort_keys=True, default=repr)
+    text = json.dumps(
+        {"facts": facts, "code": code_digest(*_CODE_THAT_DECIDES)}, sort_keys=True, default=repr
+    )
     path = cache_folder() / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
     if path.exists():
         try:
@@ -68,13 +69,3 @@ def kept_table(name: str, facts: Mapping[str, object], compute: Callable[[], pd.
             "(what was kept before is untouched)"
         ) from error
     return table
-
-
-@cache
-def _code_digest() -> str:
-    digest = hashlib.sha256()
-    root = Path(sbilib.__file__).parent
-    for pattern in _CODE_THAT_DECIDES:
-        for path in sorted(root.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -8,7 +8,6 @@ checkpoint contains a digest of everything that decides its content, the code of
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -16,14 +15,13 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Generator
 
-import sbilib
 from sbilib.components import ComponentDensities
+from sbilib.digest import code_digest
 from sbilib.errors import ParameterError
 from sbilib.models.classifier import Classifier, ClassifierConfig, ClassifierPair
 from sbilib.models.flow import ConditionalFlow, FlowConfig
@@ -150,7 +148,7 @@ def _fit_one(
         "recipe": recipe.facts(),
         "component": component,
         "seed": seed,
-        "code": _code_digest(recipe.method),
+        "code": code_digest(*_CODE_THAT_DECIDES, *_CODE_OF_MODELS[recipe.method]),
         "device": device.type,
     }
     fresh = _FreshEvents(problem, component, recipe.method, seed, device)
@@ -220,27 +218,3 @@ class _FreshEvents:
             ]
         )
         return classifier_batch(x, z.unsqueeze(1), negative)
-
-
-@cache
-def _code_digest(method: str) -> str:
-    """Digest of the code that decides the weights; comments, docstrings and layout do not count."""
-    digest = hashlib.sha256()
-    root = Path(sbilib.__file__).parent
-    for pattern in _CODE_THAT_DECIDES + _CODE_OF_MODELS[method]:
-        for path in sorted(root.glob(pattern)):
-            digest.update(ast.dump(_without_docstrings(ast.parse(path.read_text("utf-8")))).encode())
-    return digest.hexdigest()
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if not isinstance(body, list):
-            continue
-        node.body = [  # type: ignore[attr-defined]
-            statement
-            for statement in body
-            if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
-        ]
-    return tree

@@ -122,7 +122,7 @@ def edge_levels(
             parts[-1] = parts[-1].assign(mu=ratio, z=nuisance)
         return pd.concat(parts, ignore_index=True)
 
-    return kept_table("edge-levels", {"problem": problem.name, **facts}, compute)
+    return kept_table("edge-levels", {"problem": repr(problem), **facts}, compute)
 
 
 def _levels_of_sets(sets: EventSets, windows: Sequence[float]) -> pd.DataFrame:

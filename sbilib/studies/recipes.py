@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sbilib.errors import ParameterError, check_choice, check_range
+from sbilib.errors import ParameterError, check_choice, check_count, check_range
 from sbilib.models.classifier import ClassifierConfig
 from sbilib.models.flow import FlowConfig
 from sbilib.training import TrainConfig
@@ -64,8 +64,8 @@ class Recipe:
             raise ParameterError(
                 f"a {self.method} recipe needs a {expected.__name__}, got {type(self.model).__name__}"
             )
-        check_range("n_events", self.n_events, low=2)
-        check_range("n_negatives", self.n_negatives, low=1)
+        check_count("n_events", self.n_events, low=2)
+        check_count("n_negatives", self.n_negatives, low=1)
         check_range("roughness", self.roughness, low=0.0)
         polynomial = isinstance(self.model, ClassifierConfig) and self.model.nuisance_degree > 0
         if (self.n_negatives > 1 or self.roughness > 0 or self.normalize) and not polynomial:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sbilib.errors import CheckpointError, TrainingError, check_choice, check_range
+from sbilib.errors import CheckpointError, TrainingError, check_choice, check_count, check_range
 from sbilib.training.checkpoint import read_checkpoint, write_checkpoint
 from sbilib.training.schedule import SCHEDULES, learning_rate_at
 from sbilib.training.streams import Batch
@@ -74,8 +74,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "validate_every", "validation_size"):
-            check_range(name, getattr(self, name), low=1)
-        check_range("batch_size", self.batch_size, low=2)
+            check_count(name, getattr(self, name), low=1)
+        check_count("batch_size", self.batch_size, low=2)
         check_range("learning_rate", self.learning_rate, low=0.0, include_low=False)
         check_range("warmup", self.warmup, low=0.0, high=1.0)
         check_range("average", self.average, low=0.0, high=1.0, include_high=False)
