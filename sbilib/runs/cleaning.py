@@ -1,11 +1,12 @@
 """Take out of an executed notebook what belongs to one machine or one moment.
 
 What goes: timestamps, papermill's and Jupyter's bookkeeping, progress bars and everything else on
-standard error, widget state.  What stays: sources, results, figures, tables.
+standard error, widget state, addresses of objects.  What stays: sources, results, figures, tables.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from sbilib.runs.catalog import Study
 
 __all__ = ["check_no_machine_paths", "clean_notebook"]
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -41,6 +43,8 @@ def clean_notebook(notebook: Any, study: Study) -> None:
             number += 1
         if cell.cell_type == "code":
             cell["outputs"] = [output for output in cell.outputs if not _is_passing(output)]
+            for output in cell.outputs:
+                _drop_bare_object(output)
 
 
 def _is_passing(output: Any) -> bool:
@@ -48,6 +52,13 @@ def _is_passing(output: Any) -> bool:
     if output.output_type == "stream":
         return bool(output.name == "stderr")
     return _WIDGET in output.get("data", {})
+
+
+def _drop_bare_object(output: Any) -> None:
+    """Drop a text like ``<Styler at 0x7f...>``, which differs in every run, beside a real representation."""
+    data = output.get("data", {})
+    if len(data) > 1 and _ADDRESS.search("".join(data.get("text/plain", ""))):
+        del data["text/plain"]
 
 
 def check_no_machine_paths(notebook: Any, study: Study) -> None:

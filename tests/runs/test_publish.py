@@ -23,6 +23,7 @@ from sbilib.runs import (
     refresh_text,
     run_study,
 )
+from sbilib.runs.cleaning import clean_notebook
 from sbilib.runs.provenance import library_hashes
 
 from ..tiny_study import edit
@@ -229,3 +230,20 @@ def test_commit_and_uncommitted_changes_are_recorded(repository: Path) -> None:
 def test_unpublished_study_says_how_to_publish_it(repository: Path) -> None:
     with pytest.raises(StudyError, match="sbilib publish coin"):
         read_published(repository, "coin")
+
+
+def test_addresses_of_objects_go_where_there_is_a_real_representation(repository: Path) -> None:
+    bare = "<pandas.io.formats.style.Styler at 0x7f44f275f850>"
+    cell = nbformat.v4.new_code_cell("table")
+    cell.outputs = [
+        nbformat.v4.new_output("display_data", data={"text/plain": bare, "text/html": "<table></table>"}),
+        nbformat.v4.new_output("display_data", data={"text/plain": bare}),
+        nbformat.v4.new_output("display_data", data={"text/plain": "42", "text/html": "<b>42</b>"}),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    clean_notebook(notebook, load_study("coin", repository))
+    assert [sorted(output.data) for output in notebook.cells[0].outputs] == [
+        ["text/html"],
+        ["text/plain"],
+        ["text/html", "text/plain"],
+    ]
