@@ -141,7 +141,14 @@ def test_interrupt_in_mid_run_keeps_the_earlier_run(
         "--set",
         "smoke",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test that runs in the background inherits an ignored SIGINT; a user at a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     while "waiting" not in process.stdout.readline():
         assert process.poll() is None
