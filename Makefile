@@ -43,7 +43,7 @@ book: $(READY) ## Run the studies that have no published run, then build the boo
 	@$(MAKE) --no-print-directory html
 
 html: $(READY) ## Build the book from the published runs, running nothing
-	@$(BIN)/jupyter-book build . -n -W --keep-going --quiet
+	@$(BIN)/jupyter-book build . --all -n -W --keep-going --quiet
 	@echo "The book is ready. Open it in a browser: file://$(CURDIR)/$(PAGE)"
 
 rerun: $(READY) ## Run every study anew and publish it: make rerun SET=smoke|standard|full
