@@ -194,7 +194,7 @@ def _load_sets(name: str, root: Path, parameters: tuple[Parameter, ...]) -> Mapp
 def parameter_catalog_markdown(root: Path) -> str:
     """The parameters of every study as MyST Markdown: one section and one table per study.
 
-    The columns are name, type, unit, the value in each parameter set, meaning, and effect on cost.
+    The columns are name, meaning, type, unit, the value in each parameter set, and effect on cost.
 
     Args:
         root: the folder of the repository.
@@ -207,16 +207,16 @@ def parameter_catalog_markdown(root: Path) -> str:
 
 def _catalog_section(study: Study) -> str:
     """One study's part of the catalog."""
-    header = ["parameter", "type", "unit", "default", *SET_NAMES, "meaning", "effect on cost"]
+    header = ["parameter", "meaning", "type", "unit", "default", *SET_NAMES, "effect on cost"]
     values = {name: study.values(name) for name in SET_NAMES}
     rows = [
         [
             f"`{parameter.name}`",
+            _escape(parameter.meaning),
             f"`{parameter.type}`",
             _escape(parameter.unit),
             f"`{format_value(parameter.default)}`",
             *(f"`{format_value(values[name][parameter.name])}`" for name in SET_NAMES),
-            _escape(parameter.meaning),
             _escape(parameter.cost),
         ]
         for parameter in study.parameters

@@ -147,13 +147,13 @@ def test_catalog_has_a_row_for_every_parameter(repository: Path) -> None:
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
         "`n_throws`",
+        "how often the coin is thrown, in one experiment",
         "`int`",
         "throws",
         "`100`",
         "`10`",
         "`100`",
         "`1000`",
-        "how often the coin is thrown, in one experiment",
         "run time is proportional",
     ]
     assert sum(line.startswith("| `") for line in text.splitlines()) == 6
