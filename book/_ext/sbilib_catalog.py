@@ -36,9 +36,8 @@ class ParameterCatalog(SphinxDirective):
         container = nodes.section()
         lines = StringList(markdown.splitlines(), source=self.env.docname)
         self.state.nested_parse(lines, 0, container, match_titles=True)
-        for table in container.findall(nodes.table):
-            table["classes"].append("parameter-catalog")
-        return list(container.children)
+        # Sections are attached to the page as they are parsed, so the style sheet knows the page by this mark.
+        return [nodes.container(classes=["parameter-catalog"]), *container.children]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
