@@ -36,7 +36,7 @@ class ParameterCatalog(SphinxDirective):
         container = nodes.section()
         lines = StringList(markdown.splitlines(), source=self.env.docname)
         self.state.nested_parse(lines, 0, container, match_titles=True)
-        # Sections are attached to the page as they are parsed, so the style sheet knows the page by this mark.
+        # Sections join the page as they are parsed, so the style sheet knows the page by this mark.
         return [nodes.container(classes=["parameter-catalog"]), *container.children]
 
 
