@@ -144,4 +144,4 @@ def test_catalog_lists_every_parameter_of_every_study(html):
     rows = {tuple(cell.get_text() for cell in row.select("td")[:2]) for row in catalog.select("tr")}
     for study in load_studies(ROOT):
         for parameter in study.parameters:
-            assert (parameter.name, parameter.type) in rows, (study.name, parameter.name)
+            assert (parameter.name, parameter.meaning) in rows, (study.name, parameter.name)
