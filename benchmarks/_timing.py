@@ -19,6 +19,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from sbilib.runs.provenance import processor_name
+
 __all__ = ["Comparison", "compare", "environment", "print_table", "write_json"]
 
 RESULTS = Path(__file__).parent / "results"
@@ -78,18 +80,11 @@ def _time(method: Callable[[], object], calls: int) -> float:
 def environment() -> dict[str, Any]:
     """What the times depend on besides the code."""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:

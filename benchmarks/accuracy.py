@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._timing import environment, print_table, write_json
+from benchmarks._timing import print_table, write_json
 from sbilib.likelihood import ScanGrid
 from sbilib.problems import GaussianToy, published_test_sets
 from sbilib.studies import evaluate_densities, fit_pair, get_recipe, summarize_metrics
@@ -87,7 +87,7 @@ def main() -> None:
         "Errors are standard errors over the nine test sets of one pair.",
     )
     if not options.quick:
-        write_json("accuracy", {"environment": environment(), "points": points})
+        write_json("accuracy", {"points": points})
 
 
 if __name__ == "__main__":

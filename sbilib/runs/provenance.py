@@ -39,6 +39,7 @@ __all__ = [
     "collect_provenance",
     "device_name",
     "library_hashes",
+    "processor_name",
     "read_provenance",
     "source_hash",
 ]
@@ -167,13 +168,13 @@ def device_name(parameters: Mapping[str, Value]) -> str:
     try:
         import torch
     except ImportError:
-        return f"CPU: {_processor()}, {os.cpu_count()} threads"
+        return f"CPU: {processor_name()}, {os.cpu_count()} threads"
     if asked != "cpu" and torch.cuda.is_available():
         return f"CUDA: {torch.cuda.get_device_name(asked if asked.startswith('cuda') else None)}"
-    return f"CPU: {_processor()}, {torch.get_num_threads()} threads"
+    return f"CPU: {processor_name()}, {torch.get_num_threads()} threads"
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The model name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
