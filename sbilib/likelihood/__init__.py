@@ -7,6 +7,8 @@ from sbilib.likelihood.batched import FitResults, fit_event_sets, fit_sets, fit_
 from sbilib.likelihood.convex import NuisanceProfile, profile_over_signal_ratio
 from sbilib.likelihood.grid import NLLScan, ScanGrid, scan_nll
 from sbilib.likelihood.intervals import Intervals, crossing_interval
+from sbilib.likelihood.local import LocalLikelihood, local_likelihood
+from sbilib.likelihood.local_overlap import local_overlaps
 from sbilib.likelihood.overlap import Overlaps, likelihood_overlaps, overlap
 from sbilib.likelihood.parabolic import (
     DEFAULT_WINDOW,
@@ -26,6 +28,7 @@ __all__ = [
     "EventSets",
     "FitResults",
     "Intervals",
+    "LocalLikelihood",
     "NLLScan",
     "NuisanceProfile",
     "NuisanceTable",
@@ -42,6 +45,8 @@ __all__ = [
     "fit_sets",
     "fit_toys",
     "likelihood_overlaps",
+    "local_likelihood",
+    "local_overlaps",
     "overlap",
     "parabolic_interval",
     "parabolic_levels",

@@ -1,19 +1,31 @@
 """Networks that learn densities and ratios: conditional flows and classifiers, and their files."""
 
 from sbilib.models.classifier import Classifier, ClassifierConfig, ClassifierPair
+from sbilib.models.ensemble import ENSEMBLE_KINDS, Ensemble, EvaluatedMembers
 from sbilib.models.files import LoadedModel, load_model, register_model, save_model
 from sbilib.models.flow import ConditionalFlow, FlowConfig
+from sbilib.models.framed import FramedPair
 from sbilib.models.pair import FlowPair
+from sbilib.models.stack import ClassifierStack, FlowStack, stack_models
+from sbilib.models.tabulated import TabulatedMembers
 
 __all__ = [
+    "ENSEMBLE_KINDS",
     "Classifier",
     "ClassifierConfig",
     "ClassifierPair",
+    "ClassifierStack",
     "ConditionalFlow",
+    "Ensemble",
+    "EvaluatedMembers",
     "FlowConfig",
     "FlowPair",
+    "FlowStack",
+    "FramedPair",
     "LoadedModel",
+    "TabulatedMembers",
     "load_model",
     "register_model",
     "save_model",
+    "stack_models",
 ]

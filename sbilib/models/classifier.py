@@ -16,6 +16,7 @@ constant for an event and drops out of the likelihood.  The logit itself is used
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Self
@@ -26,9 +27,15 @@ from torch import Tensor, nn
 from sbilib.components import LogComponents
 from sbilib.errors import ParameterError, check_choice, check_count, check_events
 
-__all__ = ["Classifier", "ClassifierConfig", "ClassifierPair"]
+__all__ = ["ACTIVATION_FUNCTIONS", "Classifier", "ClassifierConfig", "ClassifierPair", "legendre"]
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "silu": nn.functional.silu,
+    "tanh": torch.tanh,
+}
+"""The activation functions by name."""
+_MODULES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
 _CHUNK = 200_000
 
 
@@ -60,7 +67,7 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         check_count("n_features", self.n_features, low=1)
         check_count("n_context", self.n_context, low=1)
-        check_choice("activation", self.activation, _ACTIVATIONS)
+        check_choice("activation", self.activation, ACTIVATION_FUNCTIONS)
         if not self.hidden:
             raise ParameterError("hidden must name at least one layer, got (); pass for instance (64, 64)")
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -123,7 +130,7 @@ class Classifier(nn.Module):
             torch.manual_seed(seed)
             layers: list[nn.Module] = []
             for n_in, n_out in pairwise((n_inputs, *config.hidden)):
-                layers += [nn.Linear(n_in, n_out), _ACTIVATIONS[config.activation]()]
+                layers += [nn.Linear(n_in, n_out), _MODULES[config.activation]()]
             self.layers = nn.Sequential(*layers, nn.Linear(config.hidden[-1], config.nuisance_degree + 1))
         self.register_buffer("shift", torch.zeros(config.n_features + config.n_context))
         self.register_buffer("scale", torch.ones(config.n_features + config.n_context))
@@ -160,7 +167,7 @@ class Classifier(nn.Module):
     def basis(self, z: Tensor) -> Tensor:
         """Legendre polynomials ``(n, k)`` at nuisance values ``z`` (n, 1), one per coefficient."""
         d = self.config.n_features
-        return _legendre((z - self.shift[d:]) / self.scale[d:], self.config.nuisance_degree)
+        return legendre((z - self.shift[d:]) / self.scale[d:], self.config.nuisance_degree)
 
     @torch.no_grad()
     def normalize(self, reference: Tensor) -> None:
@@ -188,7 +195,7 @@ class Classifier(nn.Module):
             for chunk in torch.split(reference, _CHUNK // len(t))
         ]
         excess = torch.stack(sums).logsumexp(dim=0) - math.log(len(reference))
-        basis = _legendre(t.double(), degree)
+        basis = legendre(t.double(), degree)
         final.bias -= torch.linalg.lstsq(basis, excess.unsqueeze(1)).solution[:, 0].to(final.bias)
 
 
@@ -244,10 +251,18 @@ class ClassifierPair(nn.Module):
         return LogComponents(*(torch.cat(part).double() for part in parts))
 
 
-def _legendre(z: Tensor, degree: int) -> Tensor:
-    """Legendre polynomials 0 to ``degree`` of standardized ``z`` (n, 1), which is uniform within root 3."""
-    t = z.squeeze(1) / math.sqrt(3.0)
+def legendre(z: Tensor, degree: int) -> Tensor:
+    """Legendre polynomials 0 to ``degree`` of standardized ``z``, which is uniform within root 3.
+
+    Args:
+        z: shape ``(..., 1)``.
+        degree: highest degree, at least 1.
+
+    Returns:
+        Shape ``(..., degree + 1)``.
+    """
+    t = z.squeeze(-1) / math.sqrt(3.0)
     terms = [torch.ones_like(t), t]
     for k in range(1, degree):
         terms.append(((2 * k + 1) * t * terms[k] - k * terms[k - 1]) / (k + 1))
-    return torch.stack(terms[: degree + 1], dim=1)
+    return torch.stack(terms[: degree + 1], dim=-1)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sbilib.errors import DataError, ParameterError, check_choice, check_count, check_range
-from sbilib.models.made import ACTIVATIONS, Conditioners, LayerWeights
+from sbilib.models.made import ACTIVATIONS, Conditioners, LayerWeights, affine
 from sbilib.models.spline import spline_forward, spline_inverse
 
 __all__ = ["ConditionalFlow", "FlowConfig"]
@@ -121,26 +121,105 @@ class FlowConfig:
 
 
 class ContextAffine(nn.Module):
-    r"""``(x - m(z)) exp(-s(z))`` with a small network for ``m`` and ``s``; the identity at first."""
+    r"""``(x - m(z)) exp(-s(z))`` with a small network for ``m`` and ``s``; the identity at first.
 
-    def __init__(self, features: int, context_features: int, hidden: int, generator: torch.Generator) -> None:
+    Leading axes ``members`` make one network for each index, see :mod:`sbilib.models.made`.
+    """
+
+    def __init__(
+        self, features: int, context_features: int, hidden: int, members: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
-        self.hidden_weight = nn.Parameter(torch.empty(hidden, context_features))
-        self.hidden_bias = nn.Parameter(torch.empty(hidden))
-        self.weight = nn.Parameter(torch.zeros(2 * features, hidden))
-        self.bias = nn.Parameter(torch.zeros(2 * features))
-        bound = 1 / math.sqrt(context_features)
+        self.hidden_weight = nn.Parameter(torch.empty(*members, hidden, context_features))
+        self.hidden_bias = nn.Parameter(torch.empty(*members, hidden))
+        self.weight = nn.Parameter(torch.zeros(*members, 2 * features, hidden))
+        self.bias = nn.Parameter(torch.zeros(*members, 2 * features))
+
+    def initialize(self, generator: torch.Generator) -> None:
+        """Draw the weights of the hidden units."""
+        bound = 1 / math.sqrt(self.hidden_weight.shape[-1])
         nn.init.uniform_(self.hidden_weight, -bound, bound, generator=generator)
         nn.init.uniform_(self.hidden_bias, -bound, bound, generator=generator)
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Location and log scale, each ``(features, batch)``, of a context ``(context_features, batch)``."""
-        units = torch.tanh(torch.addmm(self.hidden_bias[:, None], self.hidden_weight, context))
-        location, log_scale = torch.addmm(self.bias[:, None], self.weight, units).chunk(2)
+        units = torch.tanh(affine(self.hidden_weight, context, self.hidden_bias.unsqueeze(-1)))
+        location, log_scale = affine(self.weight, units, self.bias.unsqueeze(-1)).chunk(2, dim=-2)
         return location, log_scale
 
 
-class ConditionalFlow(nn.Module):
+class FlowNetwork(nn.Module):
+    """What an ordinary flow and a stack of flows share: the parameters and the map from events to noise.
+
+    Args:
+        config: the architecture.
+        members: leading axes of all parameters, one flow for each index; none for an ordinary flow.
+
+    The weights are left for the subclass to fill in.
+    """
+
+    permutations: Tensor
+
+    def __init__(self, config: FlowConfig, members: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.config = config
+        self.affine = (
+            ContextAffine(config.features, config.context_features, config.hidden, members)
+            if config.context_affine
+            else None
+        )
+        self.conditioners = Conditioners(
+            config.n_transforms,
+            config.features,
+            config.context_features,
+            3 * config.n_bins - 1,
+            hidden=config.hidden,
+            n_blocks=config.n_blocks,
+            activation=config.activation,
+            context_units=config.n_context_units,
+            members=members,
+        )
+        reversed_order = torch.arange(config.features - 1, -1, -1)
+        self.register_buffer("permutations", reversed_order.repeat(*members, config.n_transforms, 1))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Log density in one piece and without checks: what ``compile()`` compiles.
+
+        Args:
+            x: events, shape ``(n, features)``; a stack has the axis of the members in front.
+            context: context of each event, shape ``(n, context_features)``, likewise.
+
+        Returns:
+            Log density of each event, shape ``(n,)``, likewise.
+        """
+        noise, log_derivative = self._to_noise(x.mT, context.mT)
+        constant = 0.5 * math.log(2 * math.pi)
+        return (log_derivative - 0.5 * noise.square() - constant).sum(dim=-2)
+
+    def _to_noise(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise and summed log derivatives, each ``(features, batch)``."""
+        x, context = x.contiguous(), context.contiguous()
+        total = torch.zeros_like(x)
+        if self.affine is not None:
+            location, log_scale = self.affine(context)
+            x, total = (x - location) * (-log_scale).exp(), -log_scale
+        bound = self.config.tail_bound
+        for weights, permutation in zip(
+            self.conditioners.layer_weights(), self.permutations.unbind(-2), strict=True
+        ):
+            parameters = self.conditioners(weights, x, context)
+            # The spline works on rows of values, whatever they belong to.
+            y, log_derivative = spline_forward(x.flatten(0, -2), parameters.flatten(0, -3), bound)
+            x = self._permute(y, permutation).view_as(x)
+            total = total + log_derivative.view_as(x)
+        return x, total
+
+    def _permute(self, rows: Tensor, permutation: Tensor) -> Tensor:
+        """Rows ``(features, batch)`` in the order of ``permutation``; a stack does so by member."""
+        return rows.index_select(0, permutation)
+
+
+class ConditionalFlow(FlowNetwork):
     """Density of events given a context, by change of variables.
 
     Args:
@@ -157,33 +236,16 @@ class ConditionalFlow(nn.Module):
     """
 
     kind: ClassVar[str] = "flow"
-    permutations: Tensor
 
     def __init__(self, config: FlowConfig, *, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         generator = torch.Generator().manual_seed(seed)
-        self.affine = (
-            ContextAffine(config.features, config.context_features, config.hidden, generator)
-            if config.context_affine
-            else None
-        )
-        self.conditioners = Conditioners(
-            config.n_transforms,
-            config.features,
-            config.context_features,
-            3 * config.n_bins - 1,
-            hidden=config.hidden,
-            n_blocks=config.n_blocks,
-            activation=config.activation,
-            context_units=config.n_context_units,
-        )
-        permutations = torch.arange(config.features - 1, -1, -1).repeat(config.n_transforms, 1)
+        if self.affine is not None:
+            self.affine.initialize(generator)
         for layer in range(config.n_transforms):
             self.conditioners.initialize(layer, generator)
             if config.ordering == "random":
-                permutations[layer] = torch.randperm(config.features, generator=generator)
-        self.register_buffer("permutations", permutations)
+                self.permutations[layer] = torch.randperm(config.features, generator=generator)
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
         r"""Log density :math:`\log p(x \mid z)`.
@@ -212,12 +274,6 @@ class ConditionalFlow(nn.Module):
         padding = (0, 0, 0, -len(x) % CHUNK)
         events, contexts = (F.pad(rows, padding).view(-1, CHUNK, rows.shape[1]) for rows in (x, context))
         return torch.cat([self(*chunk) for chunk in zip(events, contexts, strict=True)])[: len(x)]
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """:meth:`log_prob` in one piece and without checks: what ``flow.compile()`` compiles."""
-        noise, log_derivative = self._to_noise(x.T, context.T)
-        constant = 0.5 * math.log(2 * math.pi)
-        return (log_derivative - 0.5 * noise.square() - constant).sum(dim=0)
 
     def sample(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one event for each context.
@@ -258,23 +314,6 @@ class ConditionalFlow(nn.Module):
             location, log_scale = self.affine(context)
             x = x * log_scale.exp() + location
         return x
-
-    def _to_noise(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise and summed log derivatives, each ``(features, batch)``."""
-        x, context = x.contiguous(), context.contiguous()
-        total = torch.zeros_like(x)
-        if self.affine is not None:
-            location, log_scale = self.affine(context)
-            x, total = (x - location) * (-log_scale).exp(), -log_scale
-        for weights, permutation in zip(
-            self.conditioners.layer_weights(), self.permutations.unbind(), strict=True
-        ):
-            y, log_derivative = spline_forward(
-                x, self.conditioners(weights, x, context), self.config.tail_bound
-            )
-            x = y.index_select(0, permutation)
-            total = total + log_derivative
-        return x, total
 
     def _layer_inverse(self, weights: LayerWeights, y: Tensor, context: Tensor) -> Tensor:
         """Data side of ``y``: the first feature directly, then one pass of the network for each other."""

@@ -15,7 +15,8 @@ as in nflows. Two things are ours: units of degree zero, which see the context a
 whatever the masks force to zero is left out of the arithmetic. The weights of all layers are stacked, so that
 an optimizer or a compiled graph handles eight tensors instead of eighteen a layer.
 
-Tensors of units are laid out ``(units, batch)``.
+Tensors of units are laid out ``(units, batch)``. Every weight and every tensor of units may have leading axes
+in front, one network each: that is how a stack of models (:mod:`sbilib.models.stack`) runs through this code.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "Conditioners", "LayerWeights", "hidden_degrees"]
+__all__ = ["ACTIVATIONS", "Conditioners", "LayerWeights", "affine", "hidden_degrees"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "silu": F.silu}
 """Activation functions by name."""
@@ -51,7 +52,10 @@ def hidden_degrees(features: int, hidden: int, context_units: int) -> Tensor:
 
 
 class LayerWeights(NamedTuple):
-    """Weights of the network of one layer, masks applied; symbols as in the module's equation."""
+    """Weights of the network of one layer, masks applied; symbols as in the module's equation.
+
+    In a stack every tensor has the axis of the members in front of the shape given here.
+    """
 
     initial: Tensor
     """:math:`W` without the last feature, which nothing may see, ``(hidden, features - 1)``."""
@@ -73,13 +77,13 @@ class LayerWeights(NamedTuple):
     def leading(self, n: int) -> LayerWeights:
         """The weights among the first ``n`` hidden units."""
         return LayerWeights(
-            self.initial[:n],
-            self.initial_bias[:n],
-            tuple(weight[:n] for weight in self.context),
-            tuple(bias[:n] for bias in self.context_bias),
-            tuple(weight[:n, :n] for weight in self.hidden),
-            tuple(bias[:n] for bias in self.residual_bias),
-            self.final[:, :n],
+            self.initial[..., :n, :],
+            self.initial_bias[..., :n, :],
+            tuple(weight[..., :n, :] for weight in self.context),
+            tuple(bias[..., :n, :] for bias in self.context_bias),
+            tuple(weight[..., :n, :n] for weight in self.hidden),
+            tuple(bias[..., :n, :] for bias in self.residual_bias),
+            self.final[..., :n],
             self.final_bias,
         )
 
@@ -96,6 +100,7 @@ class Conditioners(nn.Module):
         n_blocks: residual blocks.
         activation: a key of :data:`ACTIVATIONS`.
         context_units: how many hidden units see the context alone.
+        members: leading axes of all weights, one network for each index; none for an ordinary model.
 
     The weights are left for :meth:`initialize` to draw.
 
@@ -121,9 +126,11 @@ class Conditioners(nn.Module):
         n_blocks: int,
         activation: str,
         context_units: int,
+        members: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.features, self.outputs = features, outputs
+        self._layer_axis = len(members)
         self.activation = ACTIVATIONS[activation]
         degrees = hidden_degrees(features, hidden, context_units)
         self.n_context_units = int((degrees == 0).sum())
@@ -137,7 +144,7 @@ class Conditioners(nn.Module):
         self._register_mask("final_mask", degrees, outgoing)
 
         def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(n_layers, *shape))
+            return nn.Parameter(torch.empty(*members, n_layers, *shape))
 
         self.initial_weight = parameter(hidden, features)
         self.initial_bias = parameter(hidden)
@@ -173,19 +180,20 @@ class Conditioners(nn.Module):
 
     def layer_weights(self) -> list[LayerWeights]:
         """The weights of each layer, masked and unstacked, for :meth:`forward`."""
-        initial = _masked(self.initial_weight[:, :, :-1], self.initial_mask)
-        hidden = _masked(self.block_weight, self.hidden_mask).flatten(1, 2)
-        final = self.final_weight if self.n_context_units else self.final_weight[:, self.outputs :]
-        context_bias = self.context_bias + F.pad(self.block_bias[:, :, 0], (0, 0, 1, 0))
+        axis = self._layer_axis
+        initial = _masked(self.initial_weight[..., :-1], self.initial_mask)
+        hidden = _masked(self.block_weight, self.hidden_mask).flatten(axis + 1, axis + 2)
+        final = self.final_weight if self.n_context_units else self.final_weight[..., self.outputs :, :]
+        context_bias = self.context_bias + F.pad(self.block_bias[..., 0, :], (0, 0, 1, 0))
         stacked = zip(
-            initial.unbind(),
-            self.initial_bias.unsqueeze(-1).unbind(),
-            [layer.unbind() for layer in self.context_weight.unbind()],
-            [layer.unbind() for layer in context_bias.unsqueeze(-1).unbind()],
-            [layer.unbind() for layer in hidden.unbind()],
-            [layer.unbind() for layer in self.block_bias[:, :, 1].unsqueeze(-1).unbind()],
-            _masked(final, self.final_mask).unbind(),
-            self.final_bias.unsqueeze(-1).unbind(),
+            initial.unbind(axis),
+            self.initial_bias.unsqueeze(-1).unbind(axis),
+            [layer.unbind(axis) for layer in self.context_weight.unbind(axis)],
+            [layer.unbind(axis) for layer in context_bias.unsqueeze(-1).unbind(axis)],
+            [layer.unbind(axis) for layer in hidden.unbind(axis)],
+            [layer.unbind(axis) for layer in self.block_bias[..., 1, :].unsqueeze(-1).unbind(axis)],
+            _masked(final, self.final_mask).unbind(axis),
+            self.final_bias.unsqueeze(-1).unbind(axis),
             strict=True,
         )
         return [LayerWeights(*layer) for layer in stacked]
@@ -201,14 +209,15 @@ class Conditioners(nn.Module):
         Returns:
             Parameters, shape ``(features, outputs, batch)``.
         """
-        units = self._hidden_units(weights, x[:-1], context)
+        units = self._hidden_units(weights, x[..., :-1, :], context)
         parameters = weights.final @ units
         if self.n_context_units:
             parameters = parameters + weights.final_bias
         else:
-            first, others = weights.final_bias.tensor_split([self.outputs])
-            parameters = torch.cat([first.expand(-1, x.shape[1]), parameters + others])
-        return parameters.view(self.features, self.outputs, x.shape[1])
+            first, others = weights.final_bias.tensor_split([self.outputs], dim=-2)
+            first = first.expand(*first.shape[:-1], x.shape[-1])
+            parameters = torch.cat([first, parameters + others], dim=-2)
+        return parameters.view(*x.shape[:-2], self.features, self.outputs, x.shape[-1])
 
     def first_feature(self, weights: LayerWeights, context: Tensor) -> Tensor:
         """Parameters ``(1, outputs, batch)`` of the first feature, which depends on the context alone."""
@@ -223,10 +232,10 @@ class Conditioners(nn.Module):
     def _hidden_units(self, weights: LayerWeights, x: Tensor, context: Tensor) -> Tensor:
         """Units after the last block, ``(hidden, batch)``."""
         initial, *shifts = (
-            _affine(weight, context, bias)
+            affine(weight, context, bias)
             for weight, bias in zip(weights.context, weights.context_bias, strict=True)
         )
-        units = _affine(weights.initial, x, weights.initial_bias) + self._context_activation(initial)
+        units = affine(weights.initial, x, weights.initial_bias) + self._context_activation(initial)
         pairs = zip(weights.hidden[::2], weights.hidden[1::2], strict=True)
         for (first, second), bias, shift in zip(pairs, weights.residual_bias, shifts, strict=True):
             between = first @ self.activation(units) + shift
@@ -241,11 +250,11 @@ class Conditioners(nn.Module):
         return self.activation(units)
 
 
-def _affine(weight: Tensor, inputs: Tensor, bias: Tensor) -> Tensor:
+def affine(weight: Tensor, inputs: Tensor, bias: Tensor) -> Tensor:
     """``weight @ inputs + bias``; with a single input it is elementwise, which compiled graphs fuse."""
-    if weight.shape[1] == 1:
+    if weight.shape[-1] == 1:
         return weight * inputs + bias
-    return torch.addmm(bias, weight, inputs)
+    return torch.addmm(bias, weight, inputs) if weight.dim() == 2 else torch.baddbmm(bias, weight, inputs)
 
 
 def _masked(weight: Tensor, mask: Tensor | None) -> Tensor:

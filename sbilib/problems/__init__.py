@@ -1,7 +1,8 @@
 """Simulators and data sets: what makes the events, and how test sets are mixed from them."""
 
-from sbilib.problems.base import COMPONENTS, ExactProblem, Problem
+from sbilib.problems.base import COMPONENTS, ExactProblem, MappedProblem, Problem
 from sbilib.problems.gaussian import GaussianToy
+from sbilib.problems.maps import Rotation, check_nuisance_map
 from sbilib.problems.sets import (
     TestSet,
     TrainingSet,
@@ -17,10 +18,13 @@ __all__ = [
     "COMPONENTS",
     "ExactProblem",
     "GaussianToy",
+    "MappedProblem",
     "Problem",
+    "Rotation",
     "TestSet",
     "TrainingSet",
     "bootstrap_counts",
+    "check_nuisance_map",
     "make_test_set",
     "make_toys",
     "make_training_set",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
-from sbilib.components import LogComponents
+from sbilib.components import LogComponents, NuisanceMap
 
-__all__ = ["COMPONENTS", "ExactProblem", "Problem"]
+__all__ = ["COMPONENTS", "ExactProblem", "FrameSymmetry", "MappedProblem", "Problem"]
+
+FrameSymmetry = Callable[[Tensor], Tensor]
+"""A map of events ``(n, d)`` of a reference frame to others that keeps volumes: its Jacobian is 1 or -1."""
 
 COMPONENTS = ("signal", "background")
 """The names of the two components of every mixture."""
@@ -72,6 +76,28 @@ class ExactProblem(Problem, Protocol):
 
     def log_components(self, x: Tensor, nuisance: Tensor) -> LogComponents:
         """Log densities of events ``x`` (n, d) at every value of ``nuisance`` (m,); each ``(n, m)``."""
+        ...
+
+
+class MappedProblem(Problem, Protocol):
+    """A problem whose nuisance parameter acts as a known invertible map, the same for both components.
+
+    It may have further exact symmetries in the reference frame of that map.
+    """
+
+    @property
+    def nuisance_map(self) -> NuisanceMap:
+        """The map to the reference frame, in which the densities do not depend on the nuisance parameter."""
+        ...
+
+    @property
+    def invariances(self) -> tuple[FrameSymmetry, ...]:
+        """Maps of the frame that leave each density as it is: a finite group without its identity."""
+        ...
+
+    @property
+    def exchange(self) -> FrameSymmetry | None:
+        """Map of the frame that turns the density of signal into that of background and back, or None."""
         ...
 
 

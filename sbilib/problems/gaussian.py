@@ -9,6 +9,9 @@ Signal and background events are points in the plane, drawn from
 
 The radius :math:`r` is 2 in the large-distance case and 0.5 in the small-distance case
 (Sluijter 2024, section 3.1.1).  The nuisance parameter :math:`z` is an angle in radians.
+
+Turned back by :math:`z`, the events follow two densities that do not depend on it.  In that frame the mirror
+:math:`u_2 \to -u_2` leaves both as they are, and :math:`u \to -u` exchanges them.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from torch import Generator, Tensor
 
 from sbilib.components import LogComponents
 from sbilib.errors import ParameterError, check_choice, check_events, check_range
-from sbilib.problems.base import COMPONENTS
+from sbilib.problems.base import COMPONENTS, FrameSymmetry
+from sbilib.problems.maps import Rotation
 
 __all__ = ["GaussianToy"]
 
@@ -109,6 +113,21 @@ class GaussianToy:
         """Angles of the published test sets, in rad."""
         return (0.15 * math.pi, 0.25 * math.pi, 0.35 * math.pi)
 
+    @property
+    def nuisance_map(self) -> Rotation:
+        """The rotation by minus z, after which the means lie on the first axis."""
+        return Rotation()
+
+    @property
+    def invariances(self) -> tuple[FrameSymmetry, ...]:
+        """The mirror about the first axis of the frame."""
+        return (_mirror,)
+
+    @property
+    def exchange(self) -> FrameSymmetry:
+        """The reflection of the frame at its origin."""
+        return torch.neg
+
     def mean(self, component: str, nuisance: Tensor) -> Tensor:
         """Mean of a component at each angle in ``nuisance`` (n,); returns ``(n, 2)``."""
         check_choice("component", component, COMPONENTS)
@@ -177,3 +196,7 @@ class GaussianToy:
                 f"{nuisance.max().item():g}]; choose angles inside the trained range"
             )
         return nuisance
+
+
+def _mirror(u: Tensor) -> Tensor:
+    return u * u.new_tensor([1.0, -1.0])

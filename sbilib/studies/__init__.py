@@ -13,36 +13,97 @@ from sbilib.studies.coverage_theory import (
     expected_fixed_count_coverage,
 )
 from sbilib.studies.edges import EffectiveDirection, effective_direction
+from sbilib.studies.ensemble_errors import (
+    ErrorDecomposition,
+    decompose_members,
+    ensemble_coverage,
+    ensemble_overlaps,
+    ensemble_shifts,
+    fit_decomposition,
+    mean_square_shifts,
+    member_spread,
+    shifted_coverage,
+    widen_intervals,
+)
+from sbilib.studies.ensembles import MemberToys, SubEnsemble, disjoint_sub_ensembles, fit_ensembles
+from sbilib.studies.evaluation import evaluate_pair
 from sbilib.studies.metrics import METRICS, Evaluation, evaluate_densities, summarize_metrics
 from sbilib.studies.pairs import FittedPair, cache_folder, fit_pair
 from sbilib.studies.parabolic import counting_skewness, edge_levels, predicted_level
 from sbilib.studies.published import sluijter_table_4_2
 from sbilib.studies.recipes import METHODS, RECIPES, Recipe, get_recipe
+from sbilib.studies.stacks import fit_pairs
+from sbilib.studies.sweep import Sweep
+from sbilib.studies.sweep_files import SweepResult
+from sbilib.studies.sweep_run import SweepRunner, finished_or_run, gather
+from sbilib.studies.sweep_summary import (
+    best_rates,
+    best_rates_beside_published,
+    blind_loss,
+    chosen_models,
+    compare_swaps,
+    estimated_hours,
+    flow_losses,
+    metrics_by_swaps,
+    model_means,
+    summarize_sweep,
+)
 
 __all__ = [
     "METHODS",
     "METRICS",
     "RECIPES",
     "EffectiveDirection",
+    "ErrorDecomposition",
     "Evaluation",
     "FittedPair",
+    "MemberToys",
     "Recipe",
+    "SubEnsemble",
+    "Sweep",
+    "SweepResult",
+    "SweepRunner",
+    "best_rates",
+    "best_rates_beside_published",
+    "blind_loss",
     "bootstrap_coverage",
     "cache_folder",
+    "chosen_models",
+    "compare_swaps",
     "count_variance_share",
     "counting_skewness",
+    "decompose_members",
+    "disjoint_sub_ensembles",
     "edge_levels",
     "effective_direction",
+    "ensemble_coverage",
+    "ensemble_overlaps",
+    "ensemble_shifts",
+    "estimated_hours",
     "evaluate_densities",
+    "evaluate_pair",
     "expected_bootstrap_coverage",
     "expected_fixed_count_coverage",
+    "finished_or_run",
+    "fit_decomposition",
+    "fit_ensembles",
     "fit_pair",
+    "fit_pairs",
+    "flow_losses",
+    "gather",
     "get_recipe",
+    "mean_square_shifts",
+    "member_spread",
+    "metrics_by_swaps",
+    "model_means",
     "predicted_level",
+    "shifted_coverage",
     "sluijter_table_4_2",
     "summarize_bootstrap_coverage",
     "summarize_metrics",
+    "summarize_sweep",
     "summarize_toy_coverage",
     "test_points",
     "toy_coverage",
+    "widen_intervals",
 ]

@@ -11,45 +11,37 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Generator
 
 from sbilib.components import ComponentDensities
 from sbilib.digest import code_digest
 from sbilib.errors import ParameterError
-from sbilib.models.classifier import Classifier, ClassifierConfig, ClassifierPair
-from sbilib.models.flow import ConditionalFlow, FlowConfig
+from sbilib.models.classifier import Classifier, ClassifierPair
+from sbilib.models.flow import ConditionalFlow
 from sbilib.models.pair import FlowPair
-from sbilib.problems import COMPONENTS, Problem, TrainingSet, make_training_set
-from sbilib.problems.base import uniform_nuisance
+from sbilib.problems import COMPONENTS, Problem
+from sbilib.studies.members import CODE_OF_MODELS, PairData, compilable, prepare_member
 from sbilib.studies.recipes import Recipe
-from sbilib.training import (
-    ClassifierBatches,
-    FlowBatches,
-    PolynomialClassifierLoss,
-    TrainingResult,
-    classifier_loss,
-    flow_loss,
-    resolve_device,
-    train,
+from sbilib.training import TrainingResult, resolve_device, train
+
+__all__ = ["FittedPair", "cache_folder", "facts_digest", "finish_model", "fit_pair", "join_pair"]
+
+_CODE_THAT_DECIDES = (
+    "errors.py",
+    "problems/base.py",
+    "problems/gaussian.py",
+    "problems/sets.py",
+    "training/checkpoint.py",
+    "training/loop.py",
+    "training/schedule.py",
+    "training/streams.py",
+    "studies/members.py",
+    "studies/pairs.py",
 )
-from sbilib.training.loop import BatchSource
-from sbilib.training.streams import Batch, classifier_batch
-
-__all__ = ["FittedPair", "cache_folder", "fit_pair"]
-
-_Model = ConditionalFlow | Classifier
-_CODE_THAT_DECIDES = ("errors.py", "problems/*.py", "training/*.py", "studies/pairs.py")
-_CODE_OF_MODELS = {
-    "classifier": ("models/classifier.py",),
-    "flow": ("models/flow.py", "models/made.py", "models/spline.py"),
-}
 
 
 @dataclass(frozen=True)
@@ -69,6 +61,16 @@ class FittedPair:
     def seconds(self) -> float:
         """Training time of both models together, in seconds."""
         return sum(result.seconds for result in self.training.values())
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss became NaN or infinite; such a pair must not be used, only counted."""
+        return any(not bool(result.training_loss.isfinite().all()) for result in self.training.values())
+
+    @property
+    def learning_rate(self) -> float:
+        """(Peak) learning rate of the training."""
+        return self.recipe.training.learning_rate
 
 
 def cache_folder() -> Path:
@@ -98,32 +100,22 @@ def fit_pair(
         CheckpointError: if a checkpoint is damaged or cannot be written.
     """
     target = resolve_device(device)
-    if recipe.training.compile and target.type == "cpu" and not _has_compiler():
-        warnings.warn(
-            "no C++ compiler found: the models run without being compiled, more slowly", stacklevel=2
-        )
-        recipe = replace(recipe, training=replace(recipe.training, compile=False))
-    generator = Generator(target).manual_seed(seed)
-    data = make_training_set(problem, recipe.n_events, generator)
-    fixed = make_training_set(problem, recipe.n_events, generator, nuisance="reference")
+    recipe = compilable(recipe, target)
+    data = PairData.draw(problem, recipe, seed=seed, device=target)
     models, records = [], {}
     for number, component in enumerate(COMPONENTS):
         model, record = _fit_one(
-            problem, recipe, component, data, fixed, seed=10 * seed + number, device=target, progress=progress
+            problem, recipe, component, data, seed=10 * seed + number, device=target, progress=progress
         )
         models.append(model.cpu())
         records[component] = record
-    return FittedPair(_join(*models), recipe, seed, records)
+    return FittedPair(join_pair(*models), recipe, seed, records)
 
 
-def _has_compiler() -> bool:
-    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
-    return any(shutil.which(name) for name in names if name)
-
-
-def _join(
+def join_pair(
     signal: ConditionalFlow | Classifier, background: ConditionalFlow | Classifier
 ) -> ComponentDensities:
+    """Two trained models as component densities."""
     if isinstance(signal, ConditionalFlow) and isinstance(background, ConditionalFlow):
         return FlowPair(signal, background)
     if isinstance(signal, Classifier) and isinstance(background, Classifier):
@@ -131,90 +123,48 @@ def _join(
     raise ParameterError("both models of a pair must be of the same kind; train both with one recipe")
 
 
+def finish_model(model: ConditionalFlow | Classifier, recipe: Recipe, data: PairData) -> None:
+    """What is left to do after a training: normalize the ratio of a classifier, if its recipe says so."""
+    if recipe.normalize and isinstance(model, Classifier) and data.reference is not None:
+        model.normalize(data.reference)
+
+
 def _fit_one(
     problem: Problem,
     recipe: Recipe,
     component: str,
-    data: TrainingSet,
-    fixed: TrainingSet,
+    data: PairData,
     *,
     seed: int,
     device: torch.device,
     progress: bool,
-) -> tuple[_Model, TrainingResult]:
-    x, z = data.component(component)
+) -> tuple[ConditionalFlow | Classifier, TrainingResult]:
     identity = {
         "problem": repr(problem),
         "recipe": recipe.facts(),
         "component": component,
         "seed": seed,
-        "code": code_digest(*_CODE_THAT_DECIDES, *_CODE_OF_MODELS[recipe.method]),
+        "code": code_digest(*_CODE_THAT_DECIDES, *CODE_OF_MODELS[recipe.method]),
         "device": device.type,
     }
-    fresh = _FreshEvents(problem, component, recipe.method, seed, device)
-    batches: BatchSource
-    loss: Callable[..., torch.Tensor]
-    if isinstance(recipe.model, FlowConfig):
-        model: _Model = ConditionalFlow(recipe.model, seed=seed)
-        batches, loss = FlowBatches(x, z, seed=seed), flow_loss
-    else:
-        model = _classifier(recipe.model, x, z, seed)
-        reference = torch.cat((fixed.signal, fixed.background))
-        batches = ClassifierBatches(x, z, reference, seed=seed)
-        loss = _polynomial_loss(recipe) if recipe.model.nuisance_degree > 0 else classifier_loss
-    model.to(device)
-    text = json.dumps(identity, sort_keys=True, default=str)
-    name = f"{problem.name}-{recipe.method}-{component}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    member = prepare_member(problem, recipe, component, data, seed=seed, device=device)
+    name = f"{problem.name}-{recipe.method}-{component}-{facts_digest(identity)}"
     result = train(
-        model,
-        loss,
-        batches,
-        fresh,
+        member.model,
+        member.loss,
+        member.batches,
+        member.validation,
         recipe.training,
         checkpoint=cache_folder() / f"{name}.safetensors",
         identity=identity,
         progress=progress,
         label=f"{recipe.name} {recipe.method}, {component}",
     )
-    if recipe.normalize and isinstance(model, Classifier):
-        model.normalize(torch.cat((fixed.signal, fixed.background)))
-    return model, result
+    finish_model(member.model, recipe, data)
+    return member.model, result
 
 
-def _polynomial_loss(recipe: Recipe) -> PolynomialClassifierLoss:
-    return PolynomialClassifierLoss(n_negatives=recipe.n_negatives, roughness=recipe.roughness)
-
-
-def _classifier(config: ClassifierConfig, x: torch.Tensor, z: torch.Tensor, seed: int) -> Classifier:
-    model = Classifier(config, seed=seed).to(x.device)
-    model.standardize(x, z.unsqueeze(1))
-    return model
-
-
-class _FreshEvents:
-    """Validation batches of events that no training has seen, made anew for each validation."""
-
-    def __init__(
-        self, problem: Problem, component: str, method: str, seed: int, device: torch.device
-    ) -> None:
-        self._problem, self._component, self._method = problem, component, method
-        self._seed, self._generator = seed, Generator(device)
-
-    def batch(self, size: int, step: int) -> Batch:
-        """A validation batch of ``size`` events."""
-        problem, generator = self._problem, self._generator
-        # Negative seeds keep these events apart from those of every training set.
-        generator.manual_seed(-(self._seed * 1_000_003 + step + 1))
-        n = size if self._method == "flow" else size // 2
-        z = uniform_nuisance(problem, n, generator, torch.float32)
-        x = problem.sample(self._component, z, generator)
-        if self._method == "flow":
-            return x, z.unsqueeze(1)
-        at_reference = torch.full_like(z, problem.reference_nuisance)
-        negative = torch.cat(
-            [
-                problem.sample(component, part, generator)
-                for component, part in zip(COMPONENTS, at_reference.tensor_split(2), strict=True)
-            ]
-        )
-        return classifier_batch(x, z.unsqueeze(1), negative)
+def facts_digest(facts: Mapping[str, object]) -> str:
+    """Sixteen hexadecimal digits that stand for ``facts`` in a file name."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

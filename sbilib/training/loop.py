@@ -25,7 +25,7 @@ from sbilib.training.checkpoint import read_checkpoint, write_checkpoint
 from sbilib.training.schedule import SCHEDULES, learning_rate_at
 from sbilib.training.streams import Batch
 
-__all__ = ["BatchSource", "TrainConfig", "TrainingResult", "train"]
+__all__ = ["BatchSource", "Loss", "TrainConfig", "TrainingResult", "train", "training_fingerprint"]
 
 Loss = Callable[..., Tensor]
 
@@ -150,7 +150,7 @@ def train(
     check_range("checkpoint_every", checkpoint_every, low=1)
     device = next(model.parameters()).device
     run = _Run(model, loss, config, device)
-    fingerprint = _fingerprint(config, identity)
+    fingerprint = training_fingerprint(config, identity)
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint, fingerprint)
     state, started = run.state, time.perf_counter()
@@ -341,6 +341,7 @@ class _Swapped:
             self._swap()
 
 
-def _fingerprint(config: TrainConfig, identity: dict[str, Any] | None) -> str:
+def training_fingerprint(config: TrainConfig, identity: dict[str, Any] | None) -> str:
+    """Digest of all that tells one training from another; it stands in its checkpoints."""
     text = json.dumps({"config": asdict(config), "identity": identity or {}}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -8,20 +8,24 @@ Events are visited in a fresh random order each epoch, without replacement.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
+from typing import Protocol
 
 import torch
 from numpy.polynomial import Legendre
 from torch import Generator, Tensor, nn
 from torch.nn.functional import softplus
 
-from sbilib.errors import DataError, check_range
+from sbilib.errors import DataError, ParameterError, check_range
 
 __all__ = [
     "Batch",
     "ClassifierBatches",
     "FlowBatches",
     "PolynomialClassifierLoss",
+    "StackedBatches",
+    "TableBatches",
     "classifier_loss",
     "flow_loss",
 ]
@@ -69,13 +73,20 @@ class FlowBatches:
 
     def __init__(self, x: Tensor, z: Tensor, *, seed: int) -> None:
         _check_lengths(x, z)
-        self._x, self._z = x, z.unsqueeze(1)
+        self.tables: tuple[Tensor, ...] = (torch.cat((x, z.unsqueeze(1)), dim=1),)
         self._shuffle = _Shuffle(len(x), seed, x.device)
+
+    def rows(self, size: int, step: int) -> tuple[Tensor, ...]:
+        """Rows of each table that belong to ``step``."""
+        return (self._shuffle.rows(size, step),)
+
+    def assemble(self, chosen: tuple[Tensor, ...]) -> Batch:
+        """The batch made of the chosen rows of each table; members of a stack stand in front."""
+        return chosen[0][..., :-1], chosen[0][..., -1:]
 
     def batch(self, size: int, step: int) -> Batch:
         """Events ``(size, d)`` and nuisance values ``(size, 1)`` at ``step``."""
-        rows = self._shuffle.rows(size, step)
-        return self._x[rows], self._z[rows]
+        return _batch(self, size, step)
 
 
 class ClassifierBatches:
@@ -95,34 +106,97 @@ class ClassifierBatches:
     def __init__(self, x: Tensor, z: Tensor, reference: Tensor, *, seed: int) -> None:
         _check_lengths(x, z)
         _check_lengths(reference, reference)
-        self._x, self._z, self._reference = x, z.unsqueeze(1), reference
+        self.tables: tuple[Tensor, ...] = (torch.cat((x, z.unsqueeze(1)), dim=1), reference)
         self._positive = _Shuffle(len(x), 2 * seed, x.device)
         self._negative = _Shuffle(len(reference), 2 * seed + 1, x.device)
 
+    def rows(self, size: int, step: int) -> tuple[Tensor, ...]:
+        """Rows of each table that belong to ``step``."""
+        half = size // 2
+        return self._positive.rows(half, step), self._negative.rows(half, step)
+
+    def assemble(self, chosen: tuple[Tensor, ...]) -> Batch:
+        """The batch made of the chosen rows of each table; members of a stack stand in front."""
+        positive, negative = chosen
+        return classifier_batch(positive[..., :-1], positive[..., -1:], negative)
+
     def batch(self, size: int, step: int) -> Batch:
         """Events ``(size, d)``, nuisance values ``(size, 1)`` and labels ``(size,)`` at ``step``."""
-        half = size // 2
-        rows = self._positive.rows(half, step)
-        return classifier_batch(
-            self._x[rows], self._z[rows], self._reference[self._negative.rows(half, step)]
+        return _batch(self, size, step)
+
+
+class TableBatches(Protocol):
+    """A source of batches that are rows of tables; many of them can be drawn as one, by `StackedBatches`."""
+
+    tables: tuple[Tensor, ...]
+
+    def rows(self, size: int, step: int) -> tuple[Tensor, ...]:
+        """Rows of each table that belong to ``step``."""
+        ...
+
+    def assemble(self, chosen: tuple[Tensor, ...]) -> Batch:
+        """The batch made of the chosen rows of each table."""
+        ...
+
+
+def _batch(source: TableBatches, size: int, step: int) -> Batch:
+    return source.assemble(
+        tuple(table[rows] for table, rows in zip(source.tables, source.rows(size, step), strict=True))
+    )
+
+
+class StackedBatches:
+    """Batches of all members of a stack, each as its own source gives it, in one gather per table.
+
+    Args:
+        sources: one source for each member, all of one class, on one device.
+
+    Raises:
+        ParameterError: if there are no sources.
+    """
+
+    def __init__(self, sources: Sequence[TableBatches]) -> None:
+        if len(sources) == 0:
+            raise ParameterError("a stack needs at least one source of batches, got none")
+        self._sources = list(sources)
+        self._tables, self._starts = [], []
+        for tables in zip(*(source.tables for source in sources), strict=True):
+            self._tables.append(torch.cat(tables))
+            lengths = torch.tensor([0, *(len(table) for table in tables[:-1])], device=tables[0].device)
+            self._starts.append(lengths.cumsum(0).unsqueeze(1))
+
+    def batch(self, size: int, step: int) -> Batch:
+        """Tensors of the batch at ``step``, each with the axis of the members in front."""
+        of_members = zip(*(source.rows(size, step) for source in self._sources), strict=True)
+        chosen = tuple(
+            table[torch.stack(rows) + starts]
+            for table, starts, rows in zip(self._tables, self._starts, of_members, strict=True)
         )
+        return self._sources[0].assemble(chosen)
 
 
 def classifier_batch(positive: Tensor, z: Tensor, negative: Tensor) -> Batch:
-    """Join both classes, giving the negative events ``(h, d)`` the nuisance values ``z`` (h, 1)."""
-    labels = torch.cat((positive.new_ones(len(positive)), positive.new_zeros(len(negative))))
-    return torch.cat((positive, negative)), torch.cat((z, z)), labels
+    """Join both classes, giving the negative events ``(h, d)`` the nuisance values ``z`` (h, 1).
+
+    For a stack all three, and the batch, have the axis of the members in front.
+    """
+    labels = torch.cat((torch.ones_like(positive[..., 0]), torch.zeros_like(negative[..., 0])), dim=-1)
+    return torch.cat((positive, negative), dim=-2), torch.cat((z, z), dim=-2), labels
 
 
 def flow_loss(model: nn.Module, x: Tensor, z: Tensor) -> Tensor:
-    """Mean negative log density of events ``x`` (n, d) given ``z`` (n, 1)."""
+    """Mean negative log density of events ``x`` (n, d) given ``z`` (n, 1); ``(M,)`` for a stack."""
     log_prob: Tensor = model.log_prob(x, z)  # type: ignore[operator]
-    return -log_prob.mean()
+    return -log_prob.mean(dim=-1)
 
 
 def classifier_loss(model: nn.Module, x: Tensor, z: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of the logits of ``x`` (n, d) given ``z`` (n, 1) with ``labels`` (n,)."""
-    return nn.functional.binary_cross_entropy_with_logits(model(x, z), labels)
+    """Binary cross-entropy of the logits of ``x`` (n, d) given ``z`` (n, 1) with ``labels`` (n,).
+
+    For a stack all three have the axis of the members in front, and the loss has shape ``(M,)``.
+    """
+    losses = nn.functional.binary_cross_entropy_with_logits(model(x, z), labels, reduction="none")
+    return losses.mean(dim=-1)
 
 
 class PolynomialClassifierLoss:
@@ -154,19 +228,21 @@ class PolynomialClassifierLoss:
         self._n, self._roughness = n_negatives, roughness
 
     def __call__(self, model: nn.Module, x: Tensor, z: Tensor, labels: Tensor) -> Tensor:
-        """Loss of one batch; ``labels`` are known from the order of the batch."""
-        half, offset = len(x) // 2, math.log(self._n)
+        """Loss of one batch, ``()`` or ``(M,)``; ``labels`` are known from the order of the batch."""
+        half, offset = x.shape[-2] // 2, math.log(self._n)
         coefficients: Tensor = model.coefficients(x)  # type: ignore[operator]
-        basis: Tensor = model.basis(z[:half])  # type: ignore[operator]
-        positive = (coefficients[:half] * basis).sum(dim=1)
-        total = softplus(offset - positive).sum()
+        basis: Tensor = model.basis(z[..., :half, :])  # type: ignore[operator]
+        positive = (coefficients[..., :half, :] * basis).sum(dim=-1)
+        total = softplus(offset - positive).sum(dim=-1)
         for number in range(self._n):
-            others = basis.roll(number * half // self._n, dims=0)
-            total = total + softplus((coefficients[half:] * others).sum(dim=1) - offset).sum()
+            others = basis.roll(number * half // self._n, dims=-2)
+            logits = (coefficients[..., half:, :] * others).sum(dim=-1)
+            total = total + softplus(logits - offset).sum(dim=-1)
         if self._roughness > 0:
-            matrix = roughness_matrix(coefficients.shape[1] - 1).to(coefficients)
-            total = total + self._roughness * (coefficients @ matrix * coefficients).sum()
-        return total / len(x)
+            matrix = roughness_matrix(coefficients.shape[-1] - 1).to(coefficients)
+            rough = (coefficients @ matrix * coefficients).sum(dim=(-2, -1))
+            total = total + self._roughness * rough
+        return total / x.shape[-2]
 
 
 @cache

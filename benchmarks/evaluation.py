@@ -1,0 +1,189 @@
+"""All metrics of one pair of models: splines near the likelihoods against the dense grid.
+
+Run ``python -m benchmarks.evaluation`` (``--quick`` for a small case).  One pair is evaluated on bootstrap
+sets of published test sets, with the exact densities on the same sets for the overlaps, once by
+`evaluate_pair` and once by `evaluate_densities` on the published grid.  The pairs are trained for a few
+dozen steps only: long enough that their likelihoods look like likelihoods.  Both routes take the same time
+for every test set, so few are timed and the seconds are given for all 45.  One column is the time of the
+networks alone on the nodes that the fast route uses, and the rate of a matrix product in the same run
+tells what the machine had to give.  Prints a table and, unless quick, writes
+``benchmarks/results/evaluation.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Generator
+
+from benchmarks._timing import compare, print_table, write_json
+from sbilib.components import ComponentDensities
+from sbilib.likelihood import ScanGrid
+from sbilib.likelihood.checks import evaluate_components
+from sbilib.likelihood.local import BLOCK_PAIRS
+from sbilib.problems import TestSet, published_test_sets
+from sbilib.problems.gaussian import GaussianToy
+from sbilib.studies import METHODS, METRICS, RECIPES, evaluate_densities, evaluate_pair, fit_pair, get_recipe
+from sbilib.studies.evaluation import DEFAULT_NODES
+
+N_PUBLISHED = 45
+FULL, INTERVALS, NETWORK, DENSE, PRODUCT = (
+    "all metrics",
+    "coverage and widths",
+    "networks alone",
+    "dense grid",
+    "matrix product",
+)
+PRODUCT_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much work one run is."""
+
+    n_events: int
+    n_bootstrap: int
+    set_size: int
+    n_ratios: int
+    n_nuisances: int
+    test_sets: int
+    dense_test_sets: int
+    steps: int
+    rounds: int
+
+
+PUBLISHED = Size(9000, 100, 1000, 600, 300, test_sets=3, dense_test_sets=1, steps=100, rounds=2)
+QUICK = Size(900, 10, 500, 120, 60, test_sets=2, dense_test_sets=1, steps=50, rounds=1)
+
+
+def make_pair(toy: GaussianToy, method: str, recipe: str, size: Size) -> ComponentDensities:
+    """A pair that was trained for a moment."""
+    case = "large" if toy.radius > 1 else "small"
+    short = get_recipe(method, recipe, case=case).adapted(n_steps=size.steps, n_events=20_000)
+    training = replace(short.training, validate_every=size.steps, learning_rate=3e-3)
+    with tempfile.TemporaryDirectory() as folder:
+        before = os.environ.get("SBILIB_CACHE")
+        os.environ["SBILIB_CACHE"] = folder
+        try:
+            return fit_pair(toy, replace(short, training=training), seed=1, device="cpu").densities
+        finally:
+            if before is None:
+                del os.environ["SBILIB_CACHE"]
+            else:
+                os.environ["SBILIB_CACHE"] = before
+
+
+def evaluate_networks(pair: ComponentDensities, toy: GaussianToy, test_sets: Sequence[TestSet]) -> None:
+    """Densities of every event on as many nodes as the fast route uses, in blocks as it does."""
+    nodes = torch.linspace(*toy.scan_range, DEFAULT_NODES, dtype=torch.float64)
+    for test_set in test_sets:
+        for block in torch.split(test_set.events, BLOCK_PAIRS // DEFAULT_NODES):
+            evaluate_components(pair, block, nodes)
+
+
+def dense(
+    pair: ComponentDensities, toy: GaussianToy, test_sets: Sequence[TestSet], grid: ScanGrid, size: Size
+) -> pd.DataFrame:
+    """The metrics of the pair by scans of the whole grid."""
+    table = evaluate_densities(
+        {"exact": toy, "pair": pair},
+        test_sets,
+        grid,
+        exact="exact",
+        n_bootstrap=size.n_bootstrap,
+        set_size=size.set_size,
+        seed=1,
+    ).table
+    return table[table["method"] == "pair"].reset_index(drop=True)
+
+
+def run_pair(toy: GaussianToy, method: str, recipe: str, size: Size) -> dict[str, Any]:
+    """Time both routes for one pair, and compare their metrics on the same bootstrap sets."""
+    pair = make_pair(toy, method, recipe, size)
+    all_sets = published_test_sets(toy, Generator().manual_seed(1), n_events=size.n_events)
+    chosen = [all_sets[round(k)] for k in torch.linspace(0, 8, size.test_sets).tolist()]
+    few = chosen[: size.dense_test_sets]
+    grid = ScanGrid.uniform(
+        nuisance_range=toy.scan_range, n_ratios=size.n_ratios, n_nuisances=size.n_nuisances
+    )
+    fast = partial(
+        evaluate_pair,
+        pair,
+        exact=toy,
+        n_bootstrap=size.n_bootstrap,
+        set_size=size.set_size,
+        seed=1,
+        grid=grid,
+    )
+    square = torch.rand(PRODUCT_SIZE, PRODUCT_SIZE)
+    methods: dict[str, Callable[[], object]] = {
+        FULL: partial(fast, chosen),
+        INTERVALS: partial(fast, chosen, overlaps=False),
+        NETWORK: partial(evaluate_networks, pair, toy, chosen),
+        PRODUCT: partial(torch.mm, square, square),
+    }
+    times = compare(methods, rounds=size.rounds, warm_up=1)
+    slow = compare({DENSE: partial(dense, pair, toy, few, grid, size)}, rounds=1, warm_up=0)
+    scale = dict.fromkeys((FULL, INTERVALS, NETWORK), N_PUBLISHED / size.test_sets)
+    seconds = {name: factor * times.median(name) for name, factor in scale.items()}
+    seconds[DENSE] = N_PUBLISHED / size.dense_test_sets * slow.median(DENSE)
+    got, want = fast(few), dense(pair, toy, few, grid, size)
+    difference = (got[list(METRICS)] - want[list(METRICS)]).abs().max()
+    return {
+        "case": toy.name,
+        "method": method,
+        "recipe": recipe,
+        "seconds_for_45_test_sets": seconds,
+        "matrix_product_gflops": 2 * PRODUCT_SIZE**3 / times.median(PRODUCT) / 1e9,
+        "speedup": seconds[DENSE] / seconds[FULL],
+        "largest_difference": {name: float(difference[name]) for name in METRICS},
+    }
+
+
+def main() -> None:
+    """Run all pairs, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="few events and sets, result not written")
+    options = parser.parse_args()
+    size = QUICK if options.quick else PUBLISHED
+    toys = (GaussianToy.large_distance(), GaussianToy.small_distance())
+    results = [
+        run_pair(toy, method, recipe, size) for toy in toys for method in METHODS for recipe in RECIPES
+    ]
+    rows = [
+        [
+            f"{result['case']}, {result['recipe']} {result['method']}",
+            *(
+                f"{result['seconds_for_45_test_sets'][name]:.3g}"
+                for name in (FULL, INTERVALS, NETWORK, DENSE)
+            ),
+            f"{result['speedup']:.0f}x",
+            f"{result['matrix_product_gflops']:.0f}",
+            f"{max(result['largest_difference'][name] for name in METRICS[:3]):.0e}",
+        ]
+        for result in results
+    ]
+    columns = ("pair", "all s", "no overlaps s", "networks s", "dense s", "speedup", "GFLOP/s", "diff")
+    print_table(
+        f"All metrics of one pair on {N_PUBLISHED} test sets of {size.n_events} events, "
+        f"{size.n_bootstrap} bootstrap sets each",
+        columns,
+        rows,
+        f"{DEFAULT_NODES} nuisance nodes against a grid of {size.n_ratios} x {size.n_nuisances} points.  "
+        "networks: the densities on the nodes alone.  GFLOP/s: single-precision matrix product in the same "
+        "run.  diff: largest difference of the mean overlaps of one test set.",
+    )
+    if not options.quick:
+        write_json("evaluation", {"size": asdict(size), "results": results})
+
+
+if __name__ == "__main__":
+    main()
