@@ -5,8 +5,9 @@ parameter, seed, sha256 of the notebook source, of ``sbilib/`` and of the lock, 
 start and wall time, versions of the libraries.  It never holds a path or the name of a machine.
 
 The library is hashed room by room (``likelihood``, ``models``, ...), each as its Python code without
-comments and docstrings, because only code can change a number.  The rooms ``runs`` and ``cli`` are
-recorded too but do not make a run stale: they start notebooks and are not used inside them.
+comments and docstrings, because only code can change a number.  The rooms ``runs``, ``cli`` and
+``cli_sweep`` are recorded too but do not make a run stale: they start notebooks and are not used inside
+them.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ __all__ = [
 
 KEY = "sbilib"
 _LIBRARIES = ("torch", "nflows", "numpy", "scipy", "matplotlib")
-_NOT_IN_RESULTS = frozenset({"runs", "cli"})
+_NOT_IN_RESULTS = frozenset({"runs", "cli", "cli_sweep"})
 _RESULT_PATHS = ("notebooks", "sbilib", "requirements.lock", "data", "results")
 
 

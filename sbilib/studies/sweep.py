@@ -45,7 +45,7 @@ _COUNTS = {
     "n_nuisances": 2,
     "pairs_per_chunk": 1,
 }
-_NOT_IN_DIGEST = ("name", "device")
+_NOT_IN_DIGEST = ("name", "device", "compile_models")
 _TUPLES = ("cases", "methods", "learning_rates", "seeds")
 
 
@@ -126,6 +126,8 @@ class Sweep:
     """Pairs that are trained together."""
     device: str = "auto"
     """``"auto"``, ``"cpu"`` or ``"cuda"``; it decides the results only up to rounding."""
+    compile_models: bool = True
+    """Compile the stacks where there is a C++ compiler; it decides the results only up to rounding."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
@@ -147,6 +149,8 @@ class Sweep:
         for name, low in _COUNTS.items():
             check_count(name, getattr(self, name), low=low)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
+        if not isinstance(self.compile_models, bool):
+            raise ParameterError(f"compile_models must be True or False, got {self.compile_models!r}")
 
     @classmethod
     def sluijter(cls) -> Self:
@@ -188,7 +192,7 @@ class Sweep:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What decides the results, as plain values: all fields but name and device."""
+        """What decides the results, as plain values: all fields but those that do not."""
         return {name: value for name, value in self.to_dict().items() if name not in _NOT_IN_DIGEST}
 
     @property
@@ -238,7 +242,8 @@ class Sweep:
         """The recipe of all models of a case and method, apart from their learning rates."""
         recipe = get_recipe(method, self.recipe, case=case)
         recipe = recipe.adapted(n_steps=self.n_steps, n_events=self.n_events)
-        return replace(recipe, training=replace(recipe.training, validate_every=self.validate_every))
+        training = replace(recipe.training, validate_every=self.validate_every, compile=self.compile_models)
+        return replace(recipe, training=training)
 
     def grid_of(self, case: str) -> ScanGrid:
         """Where likelihoods are compared in a case."""
