@@ -34,7 +34,7 @@ from sbilib.training import StackedBatches
 from sbilib.training.loop import _Run
 from sbilib.training.stack import _StackRun
 
-MEMBERS = (1, 2, 4, 8, 16)
+MEMBERS = (2, 4, 8)
 LAUNCH_SECONDS = 5e-6  # a usual time between two kernel launches from PyTorch
 GPU_RATE = 2e13  # operations per second of batched float32 products this small on a large GPU, cautiously
 TOY = GaussianToy.large_distance()

@@ -31,6 +31,7 @@ from sbilib.plotting.style import (
     use_style,
 )
 from sbilib.plotting.sweeps import METRIC_LABELS, plot_learning_rates, plot_model_histograms, plot_swaps
+from sbilib.plotting.symmetry import DataPanel, plot_frame, plot_overlap_against_data
 
 __all__ = [
     "BACKGROUND_COLOR",
@@ -44,6 +45,7 @@ __all__ = [
     "TRUTH_COLOR",
     "ContourPanel",
     "CoveragePanel",
+    "DataPanel",
     "EnsembleCurves",
     "figure_size",
     "plot_against_nuisance",
@@ -54,10 +56,12 @@ __all__ = [
     "plot_ensemble_sizes",
     "plot_error_decomposition",
     "plot_events",
+    "plot_frame",
     "plot_interval_construction",
     "plot_learning_rates",
     "plot_mean_errors",
     "plot_model_histograms",
+    "plot_overlap_against_data",
     "plot_skewness",
     "plot_swaps",
     "plot_widened_coverage",

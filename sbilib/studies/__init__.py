@@ -27,12 +27,21 @@ from sbilib.studies.ensemble_errors import (
 )
 from sbilib.studies.ensembles import MemberToys, SubEnsemble, disjoint_sub_ensembles, fit_ensembles
 from sbilib.studies.evaluation import evaluate_pair
+from sbilib.studies.frame_limits import (
+    FrameErrors,
+    fit_normal_pair,
+    frame_errors,
+    frame_limit,
+    simulate_normal_fits,
+)
+from sbilib.studies.framed import FittedFramedPair, FramedRecipe, fit_framed_pair, frame_events
 from sbilib.studies.metrics import METRICS, Evaluation, evaluate_densities, summarize_metrics
 from sbilib.studies.pairs import FittedPair, cache_folder, fit_pair
 from sbilib.studies.parabolic import counting_skewness, edge_levels, predicted_level
 from sbilib.studies.published import sluijter_table_4_2
 from sbilib.studies.recipes import METHODS, RECIPES, Recipe, get_recipe
 from sbilib.studies.stacks import fit_pairs
+from sbilib.studies.stopped import fit_stopped_pair, stopped_recipe
 from sbilib.studies.sweep import Sweep
 from sbilib.studies.sweep_files import SweepResult
 from sbilib.studies.sweep_run import SweepRunner, finished_or_run, gather
@@ -48,21 +57,34 @@ from sbilib.studies.sweep_summary import (
     model_means,
     summarize_sweep,
 )
+from sbilib.studies.symmetry import (
+    KNOWLEDGE,
+    SymmetryJob,
+    coverage_in_toys,
+    fit_job,
+    summarize_symmetry,
+    symmetry_table,
+)
 
 __all__ = [
+    "KNOWLEDGE",
     "METHODS",
     "METRICS",
     "RECIPES",
     "EffectiveDirection",
     "ErrorDecomposition",
     "Evaluation",
+    "FittedFramedPair",
     "FittedPair",
+    "FrameErrors",
+    "FramedRecipe",
     "MemberToys",
     "Recipe",
     "SubEnsemble",
     "Sweep",
     "SweepResult",
     "SweepRunner",
+    "SymmetryJob",
     "best_rates",
     "best_rates_beside_published",
     "blind_loss",
@@ -72,6 +94,7 @@ __all__ = [
     "compare_swaps",
     "count_variance_share",
     "counting_skewness",
+    "coverage_in_toys",
     "decompose_members",
     "disjoint_sub_ensembles",
     "edge_levels",
@@ -87,9 +110,16 @@ __all__ = [
     "finished_or_run",
     "fit_decomposition",
     "fit_ensembles",
+    "fit_framed_pair",
+    "fit_job",
+    "fit_normal_pair",
     "fit_pair",
     "fit_pairs",
+    "fit_stopped_pair",
     "flow_losses",
+    "frame_errors",
+    "frame_events",
+    "frame_limit",
     "gather",
     "get_recipe",
     "mean_square_shifts",
@@ -98,11 +128,15 @@ __all__ = [
     "model_means",
     "predicted_level",
     "shifted_coverage",
+    "simulate_normal_fits",
     "sluijter_table_4_2",
+    "stopped_recipe",
     "summarize_bootstrap_coverage",
     "summarize_metrics",
     "summarize_sweep",
+    "summarize_symmetry",
     "summarize_toy_coverage",
+    "symmetry_table",
     "test_points",
     "toy_coverage",
     "widen_intervals",

@@ -14,10 +14,10 @@ width at a distance :math:`|\delta|` overlap by :math:`2\Phi(-|\delta|/2)`.
 The mean displacement has a limit.  A training set of :math:`M` events, half of each component, stands for
 densities with an error :math:`\Delta p_c` that averages any function :math:`a` to
 :math:`E_{\Delta p_c}[a] \sim \mathcal N(0, \mathrm{Var}_c[a]/(M/2))`.  To first order
-:math:`E[\Delta S] = -\sum_c f_c E_{\Delta p_c}[S]` with the fractions :math:`f_c` of the mixture.  This is the
-semiparametric efficiency bound (van der Vaart, Asymptotic Statistics, chapter 25): no estimate that knows the
-frame and nothing else does better for all densities.  An invariance replaces the score by its mean over the
-group, and the exchange makes one sample of both components.
+:math:`E[\Delta S] = -\sum_c f_c E_{\Delta p_c}[S]` with the fractions :math:`f_c` of the mixture.  This is
+the semiparametric efficiency bound (van der Vaart, Asymptotic Statistics, chapter 25): no estimate that knows
+the frame and nothing else does better for all densities.  An invariance replaces the score by its mean over
+the group, and the exchange makes one sample of both components.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ import torch
 from torch import Generator, Tensor
 
 from sbilib.errors import check_count
-from sbilib.models.framed import FrameDensity, MovedDensity, NormalDensity, Whitening
+from sbilib.models.framed import FrameDensity, FramedPair, MovedDensity, NormalDensity, Whitening
 from sbilib.problems import COMPONENTS, GaussianToy, make_training_set
 from sbilib.studies.coverage import seeded_generator
 from sbilib.studies.framed import frame_events
 
-__all__ = ["FrameErrors", "frame_errors", "frame_limit", "simulate_normal_fits"]
+__all__ = ["FrameErrors", "fit_normal_pair", "frame_errors", "frame_limit", "simulate_normal_fits"]
 
 _POINTS = 81
 _REACH = 5.5
@@ -154,6 +154,29 @@ def frame_limit(toy: GaussianToy, *, n_training: int, symmetries: bool, n_events
     return sum(overlaps) / len(overlaps)
 
 
+def fit_normal_pair(toy: GaussianToy, *, n_events: int, seed: int, symmetries: bool) -> FramedPair:
+    """The maximum-likelihood fit of normal densities in the frame, to the training set of `fit_framed_pair`.
+
+    It knows that the densities are normal, which no network does, and fits their means and covariances.
+
+    Args:
+        toy: the problem.
+        n_events: training events, half of them signal.
+        seed: seed of the training set on a CPU, not negative.
+        symmetries: use the mirror and the exchange too.
+
+    Example:
+        >>> pair = fit_normal_pair(GaussianToy(2.0), n_events=10_000, seed=1, symmetries=True)
+        >>> [round(value, 1) for value in pair.signal.whitening.mean.tolist()]
+        [2.0, 0.0]
+    """
+    check_count("n_events", n_events, low=10)
+    check_count("seed", seed)
+    frame = _draw(toy, n_events, Generator().manual_seed(seed))
+    signal, background = _fit_normals(toy, frame, unit=False, mirror=symmetries, exchange=symmetries)
+    return FramedPair(signal, background, toy.nuisance_map, n_features=toy.n_features)
+
+
 def simulate_normal_fits(
     toy: GaussianToy, *, n_training: int, n_repeats: int, seed: int, n_events: int = 1000
 ) -> pd.DataFrame:
@@ -188,7 +211,7 @@ def simulate_normal_fits(
         for fitted, mirror, exchange in product(
             ("means", "means and covariance"), (False, True), (False, True)
         ):
-            pair = _fit_normals(toy, frame, fitted == "means", mirror, exchange)
+            pair = _fit_normals(toy, frame, unit=fitted == "means", mirror=mirror, exchange=exchange)
             overlap = float(frame_errors(toy, *pair, n_events=n_events).overlap.mean())
             rows.append({"fitted": fitted, "mirror": mirror, "exchange": exchange, "total overlap": overlap})
     grouped = pd.DataFrame(rows).groupby(["fitted", "mirror", "exchange"])["total overlap"]
@@ -196,13 +219,13 @@ def simulate_normal_fits(
 
 
 def _draw(toy: GaussianToy, n_training: int, generator: Generator) -> dict[str, Tensor]:
-    data = make_training_set(toy, n_training, generator, dtype=torch.float64)
-    return {name: frame_events(toy, *data.component(name)) for name in COMPONENTS}
+    data = make_training_set(toy, n_training, generator)
+    return {name: frame_events(toy, *data.component(name)).double() for name in COMPONENTS}
 
 
 def _fit_normals(
-    toy: GaussianToy, frame: Mapping[str, Tensor], unit: bool, mirror: bool, exchange: bool
-) -> tuple[FrameDensity, FrameDensity]:
+    toy: GaussianToy, frame: Mapping[str, Tensor], *, unit: bool, mirror: bool, exchange: bool
+) -> tuple[NormalDensity, NormalDensity | MovedDensity]:
     """Normal densities of signal and background in the frame with the likelihood of the events maximal."""
 
     def fit(u: Tensor) -> NormalDensity:

@@ -1,8 +1,8 @@
 """Train many pairs of models at once, as stacks.
 
 All models of one recipe, signal and background of every pair alike, are members of one stack: each has its
-own training set, initial weights, order of events and learning rate, and ends with the weights that `fit_pair`
-would give it, to rounding. Where the stack does not fit into memory it is cut into several.
+own training set, initial weights, order of events and learning rate, and ends with the weights that
+`fit_pair` would give it, to rounding. Where the stack does not fit into memory it is cut into several.
 """
 
 from __future__ import annotations

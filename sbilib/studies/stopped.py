@@ -27,7 +27,10 @@ __all__ = ["fit_stopped_pair", "stopped_recipe"]
 _CODE_THAT_DECIDES = (
     "errors.py",
     "problems/*.py",
-    "training/*.py",
+    "training/checkpoint.py",
+    "training/loop.py",
+    "training/schedule.py",
+    "training/streams.py",
     "studies/members.py",
     "studies/stopped.py",
 )

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sbilib.components import ComponentDensities
+from sbilib.components import ComponentDensities, LogComponents
 from sbilib.digest import code_digest
-from sbilib.errors import check_choice, check_count
+from sbilib.errors import check_choice, check_count, check_range
 from sbilib.likelihood import fit_toys
-from sbilib.problems import ExactProblem, MappedProblem, TestSet, make_toys
+from sbilib.models.tabulated import TabulatedMembers
+from sbilib.problems import ExactProblem, GaussianToy, TestSet, make_toys
 from sbilib.studies.coverage import seeded_generator, test_points
 from sbilib.studies.evaluation import evaluate_pair
+from sbilib.studies.frame_limits import fit_normal_pair
 from sbilib.studies.framed import FittedFramedPair, FramedRecipe, fit_framed_pair
 from sbilib.studies.kept import kept_table
 from sbilib.studies.pairs import FittedPair
@@ -28,19 +30,38 @@ __all__ = ["KNOWLEDGE", "SymmetryJob", "coverage_in_toys", "fit_job", "summarize
 KNOWLEDGE = ("generic", "frame", "symmetric")
 """What a model is told: nothing, the map to the frame, or the map and all symmetries of the frame."""
 _GENERIC_STEPS = {"flow": 500, "classifier": 1000}
-_CODE_THAT_DECIDES = ("components.py", "models/*.py", "training/*.py", "studies/*.py")
+_CODE_THAT_DECIDES = (
+    "components.py",
+    "models/classifier.py",
+    "models/flow.py",
+    "models/framed.py",
+    "models/made.py",
+    "models/spline.py",
+    "training/loop.py",
+    "training/schedule.py",
+    "training/streams.py",
+    *(
+        f"studies/{name}.py"
+        for name in (
+            "evaluation",
+            "frame_limits",
+            "framed",
+            "members",
+            "metrics",
+            "recipes",
+            "stopped",
+            "symmetry",
+        )
+    ),
+)
 _N_NODES = 13
-
-
-class ExactMappedProblem(ExactProblem, MappedProblem, Protocol):
-    """A problem with a known map of the nuisance parameter and exact densities."""
 
 
 class SymmetryJob(NamedTuple):
     """One pair of models of the study."""
 
     method: str
-    """``"flow"`` or ``"classifier"``."""
+    """``"flow"``, ``"classifier"``, or ``"normal"`` for a fit that knows the form of the densities."""
     knowledge: str
     """What the pair is told, one of `KNOWLEDGE`."""
     n_events: int
@@ -48,20 +69,21 @@ class SymmetryJob(NamedTuple):
     seed: int
     """Seed of the pair."""
     effort: float = 1.0
-    """Optimizer steps of a generic model, relative to ours: 500 for a flow, 1000 for a classifier."""
+    """Optimizer steps relative to ours: 500 for a generic flow, 1000 for a generic classifier, and those of
+    `FramedRecipe.of` in the frame."""
 
 
 def fit_job(
-    problem: MappedProblem, job: SymmetryJob, *, device: str = "auto", progress: bool = False
+    problem: GaussianToy, job: SymmetryJob, *, device: str = "auto", progress: bool = False
 ) -> FittedPair | FittedFramedPair:
     """Train the pair of a job.
 
-    Generic pairs hold out a fifth of their events and keep the best weights (`fit_stopped_pair`); framed pairs
-    train on all events (`fit_framed_pair`).
+    Generic pairs hold out a fifth of their events and keep the best weights (`fit_stopped_pair`); framed
+    pairs train on all events (`fit_framed_pair`).
 
     Args:
-        problem: a simulator with a known map of the nuisance parameter.
-        job: what to train.
+        problem: the toy.
+        job: what to train, by a flow or a classifier.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         progress: show a progress bar.
 
@@ -73,9 +95,11 @@ def fit_job(
         n_steps = max(1, round(job.effort * _GENERIC_STEPS[job.method]))
         recipe = stopped_recipe(job.method, n_events=job.n_events, n_steps=n_steps)
         return fit_stopped_pair(problem, recipe, seed=job.seed, device=device, progress=progress)
+    framed = FramedRecipe.of(job.method)
+    n_steps = max(1, round(job.effort * framed.training.n_steps))
     return fit_framed_pair(
         problem,
-        FramedRecipe.of(job.method),
+        replace(framed, training=replace(framed.training, n_steps=n_steps)),
         n_events=job.n_events,
         seed=job.seed,
         symmetries=job.knowledge == "symmetric",
@@ -85,7 +109,7 @@ def fit_job(
 
 
 def symmetry_table(
-    problem: ExactMappedProblem,
+    problem: GaussianToy,
     jobs: Iterable[SymmetryJob],
     test_sets: Sequence[TestSet],
     *,
@@ -98,8 +122,8 @@ def symmetry_table(
     """Train and evaluate many pairs on the same test sets.
 
     Args:
-        problem: the problem.
-        jobs: the pairs.
+        problem: the toy.
+        jobs: the pairs; a normal fit must be told the frame or more.
         test_sets: test sets with known parameters.
         n_bootstrap: bootstrap sets of each test set.
         set_size: events in a bootstrap set.
@@ -118,16 +142,15 @@ def symmetry_table(
         facts = {
             "problem": repr(problem),
             "job": job._asdict(),
-            "framed": asdict(FramedRecipe.of(job.method)),
             "test sets": [(t.signal_ratio, t.nuisance, float(t.events.double().sum())) for t in test_sets],
             "bootstrap": [n_bootstrap, set_size, seed],
             "code": code_digest(*_CODE_THAT_DECIDES),
         }
 
         def compute(job: SymmetryJob = job) -> pd.DataFrame:
-            pair = fit_job(problem, job, device=device)
+            densities, seconds = _fit(problem, job, device)
             table = evaluate_pair(
-                pair.densities,
+                densities,
                 test_sets,
                 exact=problem,
                 n_bootstrap=n_bootstrap,
@@ -135,10 +158,20 @@ def symmetry_table(
                 seed=seed,
             )
             means = table.drop(columns=["test_set", "mu", "z"]).mean()
-            return pd.DataFrame([{**job._asdict(), **means, "seconds": pair.seconds}])
+            return pd.DataFrame([{**job._asdict(), **means, "seconds": seconds}])
 
         rows.append(kept_table("symmetry", facts, compute))
     return pd.concat(rows, ignore_index=True)
+
+
+def _fit(problem: GaussianToy, job: SymmetryJob, device: str) -> tuple[ComponentDensities, float]:
+    """The densities of a job and the seconds it took to train them."""
+    if job.method != "normal":
+        pair = fit_job(problem, job, device=device)
+        return pair.densities, pair.seconds
+    check_choice("knowledge of a normal fit", job.knowledge, KNOWLEDGE[1:])
+    symmetries = job.knowledge == "symmetric"
+    return fit_normal_pair(problem, n_events=job.n_events, seed=job.seed, symmetries=symmetries), 0.0
 
 
 def summarize_symmetry(table: pd.DataFrame, metric: str = "total overlap") -> pd.DataFrame:
@@ -170,6 +203,7 @@ def coverage_in_toys(
     n_toys: int,
     n_events: int = 1000,
     seed: int,
+    table_spacing: float = 0.1,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Coverage of intervals from learned densities in independent toys, with exact crossings.
@@ -180,11 +214,13 @@ def coverage_in_toys(
         n_toys: toys at each of the nine test points for each pair.
         n_events: events in a toy.
         seed: seed of the toys, not negative.
+        table_spacing: log densities are read off tables of this spacing in both features
+            (`TabulatedMembers`), which takes seconds instead of minutes; 0 asks the densities themselves.
         progress: show a progress bar.
 
     Returns:
-        A row per pair, test point and parameter (``mu``, ``z``) with ``coverage``, mean ``width``, ``open`` (the
-        fraction of intervals that leave the scanned range) and ``n_toys``.
+        A row per pair, test point and parameter (``mu``, ``z``) with ``coverage``, mean ``width``, ``open``
+        (the fraction of intervals that leave the scanned range) and ``n_toys``.
 
     Raises:
         ParameterError: for a number below one.
@@ -197,13 +233,14 @@ def coverage_in_toys(
     """
     check_count("n_toys", n_toys, low=1)
     check_count("n_events", n_events, low=1)
+    check_range("table_spacing", table_spacing, low=0.0)
     nodes = torch.linspace(*problem.scan_range, _N_NODES, dtype=torch.float64)
     rows = []
     points = list(enumerate(test_points(problem)))
     bar = tqdm(total=len(densities) * len(points), desc=f"{problem.name}, toys", disable=not progress)
     for pair_number, pair in enumerate(densities):
-        for number, (ratio, nuisance) in points:
-            events = make_toys(
+        toys = [
+            make_toys(
                 problem,
                 signal_ratio=ratio,
                 nuisance=nuisance,
@@ -211,7 +248,15 @@ def coverage_in_toys(
                 n_events=n_events,
                 generator=seeded_generator(seed, n_events, number, pair_number),
             )
-            fits = fit_toys(pair, events, nodes)
+            for number, (ratio, nuisance) in points
+        ]
+        source = pair
+        if table_spacing > 0:
+            events = torch.cat([part.flatten(0, 1) for part in toys])
+            box = torch.stack((events.amin(dim=0), events.amax(dim=0)), dim=1)
+            source = _Tables(TabulatedMembers([pair], nodes, box=box, spacing=table_spacing))
+        for number, (ratio, nuisance) in points:
+            fits = fit_toys(source, toys[number], nodes)
             for parameter, truth, interval in (
                 ("mu", ratio, fits.ratio_interval),
                 ("z", nuisance, fits.nuisance_interval),
@@ -231,6 +276,17 @@ def coverage_in_toys(
             bar.update()
     bar.close()
     return pd.DataFrame(rows)
+
+
+class _Tables(NamedTuple):
+    """Tables of one pair as component densities at their own nuisance values."""
+
+    members: TabulatedMembers
+
+    def log_components(self, x: Tensor, nuisance: Tensor) -> LogComponents:
+        """Log densities of events ``x`` (n, 2) at the nuisance values of the tables (m,); each ``(n, m)``."""
+        values = self.members.evaluate(x)
+        return LogComponents(values.signal[0], values.background[0])
 
 
 def _mean(flags: Tensor) -> float:
