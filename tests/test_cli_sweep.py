@@ -112,9 +112,12 @@ def test_interrupted_run_goes_on(
             os.kill(os.getpid(), number)
         return fake_evaluate(*args, **options)
 
+    # A test that runs in the background inherits an ignored SIGINT; a user at a terminal does not.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(sweep_run, "_evaluate_pair", lambda: evaluate)
         stopped = sweep(repository, "run", "mini")
+    signal.signal(signal.SIGINT, inherited)
     assert stopped.exit_code == code
     assert "sbilib: interrupted: finished chunks and checkpoints are kept" in stopped.stderr
     assert "Traceback" not in stopped.stderr

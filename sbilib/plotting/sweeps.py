@@ -118,6 +118,7 @@ def plot_model_histograms(models: pd.DataFrame) -> Figure:
                     label=style.label,
                 )
             axis.set_xlabel(METRIC_LABELS[metric])
+            axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         for axis in axes[:, 0]:
             axis.set_ylabel("models")
