@@ -210,7 +210,7 @@ class Conditioners(nn.Module):
             Parameters, shape ``(features, outputs, batch)``.
         """
         units = self._hidden_units(weights, x[..., :-1, :], context)
-        parameters = weights.final @ units
+        parameters = matmul(weights.final, units)
         if self.n_context_units:
             parameters = parameters + weights.final_bias
         else:
@@ -238,8 +238,8 @@ class Conditioners(nn.Module):
         units = affine(weights.initial, x, weights.initial_bias) + self._context_activation(initial)
         pairs = zip(weights.hidden[::2], weights.hidden[1::2], strict=True)
         for (first, second), bias, shift in zip(pairs, weights.residual_bias, shifts, strict=True):
-            between = first @ self.activation(units) + shift
-            units = units + second @ self.activation(between) + bias
+            between = matmul(first, self.activation(units)) + shift
+            units = units + matmul(second, self.activation(between)) + bias
         return units
 
     def _context_activation(self, units: Tensor) -> Tensor:
@@ -255,6 +255,16 @@ def affine(weight: Tensor, inputs: Tensor, bias: Tensor) -> Tensor:
     if weight.shape[-1] == 1:
         return weight * inputs + bias
     return torch.addmm(bias, weight, inputs) if weight.dim() == 2 else torch.baddbmm(bias, weight, inputs)
+
+
+def matmul(weight: Tensor, inputs: Tensor) -> Tensor:
+    """``weight @ inputs`` for matrices or stacks of matrices.
+
+    The general product of PyTorch expands and reshapes three-dimensional arguments first. A compiled graph then
+    keeps the signs of a relu for its gradient, as booleans and element by element, beside the relu itself, and
+    the step takes more than twice as long.
+    """
+    return torch.bmm(weight, inputs) if weight.dim() == 3 else weight @ inputs
 
 
 def _masked(weight: Tensor, mask: Tensor | None) -> Tensor:
