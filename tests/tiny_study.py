@@ -52,6 +52,8 @@ Then it ends.
 :tags: [last]
 
 if bias > 1:
+    from sbilib.likelihood import nll  # never run: the library of this repository is not installed
+
     raise ValueError(f"bias must be in [0, 1], got {bias}")
 if "killed" in kinds:
     os._exit(9)
@@ -62,6 +64,18 @@ if "leaky" in kinds:
     print(os.getcwd())
 ```
 """
+
+LIBRARY = {
+    "__init__.py": "",
+    "cli.py": "print(1)\n",
+    "likelihood/__init__.py": (
+        "from sbilib.likelihood.nll import nll\nfrom sbilib.likelihood.scan import scan\n"
+    ),
+    "likelihood/nll.py": "def nll():\n    from sbilib.likelihood import grid\n\n    return 1\n",
+    "likelihood/grid.py": "POINTS = 2\n",
+    "likelihood/scan.py": "def scan():\n    return 3\n",
+}
+"""A library of which the study uses ``nll`` and, through it, ``grid``."""
 
 SETS = """\
 smoke: {n_throws: 10}
@@ -79,8 +93,8 @@ def make_repository(root: Path, notebook: str = NOTEBOOK, sets: str = SETS) -> P
     (root / "notebooks" / "params" / "coin.yml").write_text(sets, encoding="utf-8")
     package = root / "sbilib"
     (package / "likelihood").mkdir(parents=True)
-    (package / "likelihood" / "nll.py").write_text("def nll():\n    return 1\n", encoding="utf-8")
-    (package / "cli.py").write_text("print(1)\n", encoding="utf-8")
+    for name, code in LIBRARY.items():
+        (package / name).write_text(code, encoding="utf-8")
     return root
 
 

@@ -4,10 +4,10 @@ The record lies in the notebook metadata under the key ``sbilib``: study, parame
 parameter, seed, sha256 of the notebook source, of ``sbilib/`` and of the lock, git commit, device,
 start and wall time, versions of the libraries.  It never holds a path or the name of a machine.
 
-The library is hashed room by room (``likelihood``, ``models``, ...), each as its Python code without
-comments and docstrings, because only code can change a number.  The rooms ``runs``, ``cli`` and
-``cli_sweep`` are recorded too but do not make a run stale: they start notebooks and are not used inside
-them.
+Besides the library as a whole, every module that the study imports, directly or through others, is hashed as
+its Python code without comments and docstrings, because only code can change a number.  A run is stale if one
+of these modules changed, or the pinned version of a library that computes; modules and packages that
+the study does not use leave it current.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import os
 import platform
 import subprocess
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
@@ -29,6 +29,7 @@ from typing import Any
 
 from sbilib.errors import StudyError
 from sbilib.runs.catalog import Study
+from sbilib.runs.imports import notebook_code, used_modules
 from sbilib.runs.parameters import Value, format_value
 
 __all__ = [
@@ -39,7 +40,9 @@ __all__ = [
     "code_hash",
     "collect_provenance",
     "device_name",
-    "library_hashes",
+    "library_hash",
+    "module_hashes",
+    "pinned_versions",
     "processor_name",
     "read_provenance",
     "source_hash",
@@ -47,7 +50,7 @@ __all__ = [
 
 KEY = "sbilib"
 _LIBRARIES = ("torch", "nflows", "numpy", "scipy", "matplotlib")
-_NOT_IN_RESULTS = frozenset({"runs", "cli", "cli_sweep"})
+_NAMED_CHANGES = 4
 _RESULT_PATHS = ("notebooks", "sbilib", "requirements.lock", "data", "results")
 
 
@@ -68,10 +71,12 @@ class Provenance:
     code_sha256: str
     """Of its code cells alone."""
     library_sha256: str
-    """Of all rooms of sbilib together."""
-    rooms_sha256: dict[str, str]
-    """Of each room of sbilib."""
+    """Of all modules of sbilib together."""
+    modules_sha256: dict[str, str]
+    """Of each module of sbilib that the study uses, by its path in the package."""
     lock_sha256: str | None
+    pins: dict[str, str]
+    """Versions of the libraries that compute, as the lock pins them."""
     git_commit: str | None
     git_dirty: bool | None
     """Whether notebooks, library, lock, data or results differed from the commit."""
@@ -120,22 +125,39 @@ def _bare_code(source: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def library_hashes(package: Path) -> dict[str, str]:
-    """sha256 of the code of each room of the library.
+def _hashes(paths: Iterable[Path], package: Path) -> dict[str, str]:
+    return {
+        path.relative_to(package).as_posix(): _sha256(_bare_code(path.read_text(encoding="utf-8")))
+        for path in sorted(paths)
+    }
+
+
+def library_hash(package: Path) -> str:
+    """sha256 of the code of all modules in the folder ``sbilib`` together."""
+    return _sha256(json.dumps(_hashes(package.rglob("*.py"), package)))
+
+
+def module_hashes(notebook: Any, package: Path) -> dict[str, str]:
+    """sha256 of the code of each module that a notebook uses.
 
     Args:
+        notebook: with code cells that import from the library.
         package: the folder ``sbilib``.
 
     Returns:
-        One entry per sub-package and per module at the top, sorted by name.
+        One entry per module, by its path in the package, sorted.
     """
-    rooms: dict[str, list[str]] = {}
-    for path in sorted(package.rglob("*.py")):
-        relative = path.relative_to(package)
-        room = relative.parts[0] if len(relative.parts) > 1 else relative.stem
-        code = _bare_code(path.read_text(encoding="utf-8"))
-        rooms.setdefault(room, []).append(f"{relative.as_posix()}\n{code}\n")
-    return {room: _sha256("".join(parts)) for room, parts in sorted(rooms.items())}
+    return _hashes(used_modules(notebook_code(notebook), package), package)
+
+
+def pinned_versions(root: Path) -> dict[str, str]:
+    """Versions of the libraries that compute, as the lock of a repository pins them."""
+    lock = root / "requirements.lock"
+    if not lock.is_file():
+        return {}
+    lines = (line.split("==") for line in lock.read_text(encoding="utf-8").splitlines() if "==" in line)
+    pins = {name.strip().lower(): version.split(";")[0].strip() for name, version, *_ in lines}
+    return {name: pins[name] for name in _LIBRARIES if name in pins}
 
 
 def _package_folder(root: Path) -> Path:
@@ -212,7 +234,7 @@ def collect_provenance(
         overrides: names of the parameters set by hand.
         started_at: when the run started.
     """
-    rooms = library_hashes(_package_folder(study.root))
+    package = _package_folder(study.root)
     commit = _git(study.root, "rev-parse", "HEAD")
     changes = _git(study.root, "status", "--porcelain", "--", *_RESULT_PATHS) if commit else None
     seed = parameters["seed"]
@@ -224,9 +246,10 @@ def collect_provenance(
         seed=seed if isinstance(seed, int) else 0,
         source_sha256=source_hash(study),
         code_sha256=code_hash(study.notebook),
-        library_sha256=_sha256(json.dumps(rooms)),
-        rooms_sha256=rooms,
+        library_sha256=library_hash(package),
+        modules_sha256=module_hashes(study.notebook, package),
         lock_sha256=_lock_hash(study.root),
+        pins=pinned_versions(study.root),
         git_commit=commit,
         git_dirty=None if changes is None else bool(changes),
         device=device_name(parameters),
@@ -269,15 +292,23 @@ def check_current(study: Study, record: Provenance) -> list[str]:
         reasons.append("code of the notebook changed")
     elif record.source_sha256 != source_hash(study):
         reasons.append("text of the notebook changed")
-    now = library_hashes(_package_folder(study.root))
-    for room in sorted({*now, *record.rooms_sha256} - _NOT_IN_RESULTS):
-        if now.get(room) != record.rooms_sha256.get(room):
-            verb = "changed" if room in now and room in record.rooms_sha256 else "came or went"
-            reasons.append(f"sbilib/{room} {verb}")
-    if record.lock_sha256 != _lock_hash(study.root):
-        reasons.append("requirements.lock changed")
+    reasons.extend(_module_changes(study, record))
+    now = pinned_versions(study.root)
+    for name in sorted({*now, *record.pins}):
+        if now.get(name) != record.pins.get(name):
+            reasons.append(f"{name} {record.pins.get(name, 'unpinned')} -> {now.get(name, 'unpinned')}")
     reasons.extend(_parameter_changes(study, record))
     return reasons
+
+
+def _module_changes(study: Study, record: Provenance) -> list[str]:
+    """The modules used then or now whose code differs."""
+    then, now = record.modules_sha256, module_hashes(study.notebook, _package_folder(study.root))
+    changed = [name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
+    if len(changed) <= _NAMED_CHANGES:
+        return [f"sbilib/{name} changed" for name in changed]
+    first = ", ".join(f"sbilib/{name}" for name in changed[:_NAMED_CHANGES])
+    return [f"{len(changed)} modules changed ({first}, ...)"]
 
 
 def _parameter_changes(study: Study, record: Provenance) -> list[str]:

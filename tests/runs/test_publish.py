@@ -24,7 +24,8 @@ from sbilib.runs import (
     run_study,
 )
 from sbilib.runs.cleaning import clean_notebook
-from sbilib.runs.provenance import library_hashes
+from sbilib.runs.imports import used_modules
+from sbilib.runs.provenance import module_hashes
 
 from ..tiny_study import edit
 
@@ -64,7 +65,8 @@ def test_provenance_is_complete(published: Path, repository: Path) -> None:
     assert record.seed == 1
     assert record.source_sha256 == hashlib.sha256(source).hexdigest()
     assert record.lock_sha256 == hashlib.sha256(lock).hexdigest()
-    assert set(record.rooms_sha256) == {"cli", "likelihood"}
+    assert set(record.modules_sha256) == {"likelihood/nll.py", "likelihood/grid.py"}
+    assert record.pins == {"numpy": "2.0"}
     assert record.device.startswith(("CPU: ", "CUDA: "))
     assert record.started_at.endswith("+00:00")
     assert record.wall_time_s > 0
@@ -92,8 +94,9 @@ def test_fresh_run_is_current(published: Path, repository: Path) -> None:
     [
         ("notebooks/coin.md", "How often", "How many times", "text of the notebook changed"),
         ("notebooks/coin.md", "rng.random() <", "rng.random() <=", "code of the notebook changed"),
-        ("sbilib/likelihood/nll.py", "return 1", "return 2", "sbilib/likelihood changed"),
-        ("requirements.lock", "2.0", "2.1", "requirements.lock changed"),
+        ("sbilib/likelihood/nll.py", "return 1", "return 2", "sbilib/likelihood/nll.py changed"),
+        ("sbilib/likelihood/grid.py", "2", "4", "sbilib/likelihood/grid.py changed"),
+        ("requirements.lock", "2.0", "2.1", "numpy 2.0 -> 2.1"),
         (
             "notebooks/params/coin.yml",
             "n_throws: 10}",
@@ -111,6 +114,8 @@ def test_change_of_a_source_makes_it_stale_and_says_which(
 
 def test_change_that_cannot_touch_a_number_leaves_it_current(published: Path, repository: Path) -> None:
     edit(repository / "sbilib" / "cli.py", "print(1)", "print(2)")
+    edit(repository / "sbilib" / "likelihood" / "scan.py", "return 3", "return 4")
+    edit(repository / "requirements.lock", "numpy==2.0", "numpy==2.0\nrich==14.0")
     edit(
         repository / "sbilib" / "likelihood" / "nll.py",
         "    return 1",
@@ -119,15 +124,42 @@ def test_change_that_cannot_touch_a_number_leaves_it_current(published: Path, re
     assert _state(repository) == ("current", ())
 
 
-def test_hash_of_a_room_sees_names_and_code_but_not_strings_in_code(tmp_path: Path) -> None:
-    (tmp_path / "room").mkdir()
-    file = tmp_path / "room" / "a.py"
-    file.write_text("x = 'a # b'\n", encoding="utf-8")
-    first = library_hashes(tmp_path)
-    file.write_text("x = 'a # c'\n", encoding="utf-8")
-    second = library_hashes(tmp_path)
-    file.rename(tmp_path / "room" / "b.py")
-    assert len({first["room"], second["room"], library_hashes(tmp_path)["room"]}) == 3
+def test_hash_of_a_module_sees_code_and_strings_in_code(tmp_path: Path) -> None:
+    package, notebook = tmp_path / "library", nbformat.v4.new_notebook()
+    package.mkdir()
+    notebook.cells = [nbformat.v4.new_code_cell("%matplotlib inline\nimport library.a")]
+    hashes = []
+    for code in ("x = 'a # b'\n", "x = 'a # c'\n", "x = 'a # c'  # why\n"):
+        (package / "a.py").write_text(code, encoding="utf-8")
+        hashes.append(module_hashes(notebook, package)["a.py"])
+    assert hashes[0] != hashes[1] == hashes[2]
+
+
+@pytest.mark.parametrize(
+    ("code", "files"),
+    [
+        ("import numpy, math", []),
+        ("from sbilib.likelihood import scan", ["likelihood/scan.py"]),
+        ("from sbilib.likelihood.nll import nll", ["likelihood/grid.py", "likelihood/nll.py"]),
+        ("from sbilib import cli", ["cli.py"]),
+        ("def later():\n    import sbilib.likelihood.grid", ["likelihood/grid.py"]),
+    ],
+)
+def test_imports_are_followed_to_the_modules_that_define_names(
+    repository: Path, code: str, files: list[str]
+) -> None:
+    package = repository / "sbilib"
+    assert [path.relative_to(package).as_posix() for path in used_modules([code], package)] == files
+
+
+@pytest.mark.parametrize(
+    "code", ["import sbilib", "from sbilib.likelihood import *", "from sbilib.likelihood import unknown"]
+)
+def test_a_star_a_package_or_a_name_of_the_room_itself_counts_as_everything_in_it(
+    repository: Path, code: str
+) -> None:
+    used = used_modules([code], repository / "sbilib")
+    assert {"nll.py", "grid.py", "scan.py", "__init__.py"} <= {path.name for path in used}
 
 
 def test_missing_broken_and_orphaned_runs_are_told_apart(published: Path, repository: Path) -> None:
