@@ -7,6 +7,7 @@ from sbilib.models.flow import ConditionalFlow, FlowConfig
 from sbilib.models.framed import FramedPair
 from sbilib.models.pair import FlowPair
 from sbilib.models.stack import ClassifierStack, FlowStack, stack_models
+from sbilib.models.summary import SummaryConfig, SummaryStack
 from sbilib.models.tabulated import TabulatedMembers
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "FlowStack",
     "FramedPair",
     "LoadedModel",
+    "SummaryConfig",
+    "SummaryStack",
     "TabulatedMembers",
     "load_model",
     "register_model",

@@ -260,9 +260,9 @@ def affine(weight: Tensor, inputs: Tensor, bias: Tensor) -> Tensor:
 def matmul(weight: Tensor, inputs: Tensor) -> Tensor:
     """``weight @ inputs`` for matrices or stacks of matrices.
 
-    The general product of PyTorch expands and reshapes three-dimensional arguments first. A compiled graph then
-    keeps the signs of a relu for its gradient, as booleans and element by element, beside the relu itself, and
-    the step takes more than twice as long.
+    The general product of PyTorch expands and reshapes three-dimensional arguments first. A compiled graph
+    then keeps the signs of a relu for its gradient, as booleans and element by element, beside the relu
+    itself, and the step takes more than twice as long.
     """
     return torch.bmm(weight, inputs) if weight.dim() == 3 else weight @ inputs
 

@@ -8,6 +8,7 @@ from sbilib.plotting.coverage import (
     plot_skewness,
     plot_window_effect,
 )
+from sbilib.plotting.curves import Band, Curve, CurvePanel, plot_curves
 from sbilib.plotting.edges import plot_against_nuisance
 from sbilib.plotting.ensembles import (
     EnsembleCurves,
@@ -18,6 +19,7 @@ from sbilib.plotting.ensembles import (
 )
 from sbilib.plotting.events import plot_calibration, plot_events
 from sbilib.plotting.likelihoods import ContourPanel, plot_contours, plot_interval_construction
+from sbilib.plotting.optimization import GraphNode, Path2D, Surface, plot_graph, plot_paths
 from sbilib.plotting.style import (
     BACKGROUND_COLOR,
     CLASSIFIER_COLOR,
@@ -43,25 +45,34 @@ __all__ = [
     "NOMINAL_LEVEL",
     "SIGNAL_COLOR",
     "TRUTH_COLOR",
+    "Band",
     "ContourPanel",
     "CoveragePanel",
+    "Curve",
+    "CurvePanel",
     "DataPanel",
     "EnsembleCurves",
+    "GraphNode",
+    "Path2D",
+    "Surface",
     "figure_size",
     "plot_against_nuisance",
     "plot_bootstrap_coverage",
     "plot_calibration",
     "plot_contours",
+    "plot_curves",
     "plot_edge_levels",
     "plot_ensemble_sizes",
     "plot_error_decomposition",
     "plot_events",
     "plot_frame",
+    "plot_graph",
     "plot_interval_construction",
     "plot_learning_rates",
     "plot_mean_errors",
     "plot_model_histograms",
     "plot_overlap_against_data",
+    "plot_paths",
     "plot_skewness",
     "plot_swaps",
     "plot_widened_coverage",

@@ -1,7 +1,17 @@
 """Simulators and data sets: what makes the events, and how test sets are mixed from them."""
 
 from sbilib.problems.base import COMPONENTS, ExactProblem, MappedProblem, Problem
+from sbilib.problems.blobs import BLOBS, BlobEvents, GaussianBlobs
+from sbilib.problems.cut_example import FallingSpectrum, OneBinYields, SpectrumEvents, one_bin_yields
 from sbilib.problems.gaussian import GaussianToy
+from sbilib.problems.inferno import (
+    INFERNO_CASES,
+    INFERNO_PARAMETERS,
+    InfernoBenchmark,
+    InfernoCase,
+    InfernoNoise,
+    sigma_of_signal,
+)
 from sbilib.problems.maps import Rotation, check_nuisance_map
 from sbilib.problems.sets import (
     TestSet,
@@ -13,14 +23,26 @@ from sbilib.problems.sets import (
     published_test_sets,
     signal_count,
 )
+from sbilib.problems.streams import spawn_generators
 
 __all__ = [
+    "BLOBS",
     "COMPONENTS",
+    "INFERNO_CASES",
+    "INFERNO_PARAMETERS",
+    "BlobEvents",
     "ExactProblem",
+    "FallingSpectrum",
+    "GaussianBlobs",
     "GaussianToy",
+    "InfernoBenchmark",
+    "InfernoCase",
+    "InfernoNoise",
     "MappedProblem",
+    "OneBinYields",
     "Problem",
     "Rotation",
+    "SpectrumEvents",
     "TestSet",
     "TrainingSet",
     "bootstrap_counts",
@@ -28,6 +50,9 @@ __all__ = [
     "make_test_set",
     "make_toys",
     "make_training_set",
+    "one_bin_yields",
     "published_test_sets",
+    "sigma_of_signal",
     "signal_count",
+    "spawn_generators",
 ]

@@ -35,6 +35,7 @@ from sbilib.studies.frame_limits import (
     simulate_normal_fits,
 )
 from sbilib.studies.framed import FittedFramedPair, FramedRecipe, fit_framed_pair, frame_events
+from sbilib.studies.inferno import InfernoRun, InfernoStudy, train_inferno
 from sbilib.studies.metrics import METRICS, Evaluation, evaluate_densities, summarize_metrics
 from sbilib.studies.pairs import FittedPair, cache_folder, fit_pair
 from sbilib.studies.parabolic import counting_skewness, edge_levels, predicted_level
@@ -42,6 +43,8 @@ from sbilib.studies.published import sluijter_table_4_2
 from sbilib.studies.recipes import METHODS, RECIPES, Recipe, get_recipe
 from sbilib.studies.stacks import fit_pairs
 from sbilib.studies.stopped import fit_stopped_pair, stopped_recipe
+from sbilib.studies.summaries import SummaryRun, SummaryStudy, TrainedSummaries, train_summaries
+from sbilib.studies.summary_metrics import SummaryMetrics, evaluate_summary, hard_templates
 from sbilib.studies.sweep import Sweep
 from sbilib.studies.sweep_files import SweepResult
 from sbilib.studies.sweep_run import SweepRunner, finished_or_run, gather
@@ -78,13 +81,19 @@ __all__ = [
     "FittedPair",
     "FrameErrors",
     "FramedRecipe",
+    "InfernoRun",
+    "InfernoStudy",
     "MemberToys",
     "Recipe",
     "SubEnsemble",
+    "SummaryMetrics",
+    "SummaryRun",
+    "SummaryStudy",
     "Sweep",
     "SweepResult",
     "SweepRunner",
     "SymmetryJob",
+    "TrainedSummaries",
     "best_rates",
     "best_rates_beside_published",
     "blind_loss",
@@ -105,6 +114,7 @@ __all__ = [
     "estimated_hours",
     "evaluate_densities",
     "evaluate_pair",
+    "evaluate_summary",
     "expected_bootstrap_coverage",
     "expected_fixed_count_coverage",
     "finished_or_run",
@@ -122,6 +132,7 @@ __all__ = [
     "frame_limit",
     "gather",
     "get_recipe",
+    "hard_templates",
     "mean_square_shifts",
     "member_spread",
     "metrics_by_swaps",
@@ -139,5 +150,7 @@ __all__ = [
     "symmetry_table",
     "test_points",
     "toy_coverage",
+    "train_inferno",
+    "train_summaries",
     "widen_intervals",
 ]
