@@ -17,7 +17,7 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from sbilib.errors import DataError, ParameterError
-from sbilib.plotting.style import FLOW_COLOR, NEUTRAL_COLOR, figure_size, style_context
+from sbilib.plotting.style import NEUTRAL_COLOR, SERIES_COLORS, figure_size, style_context
 
 __all__ = ["Band", "Curve", "CurvePanel", "plot_curves"]
 
@@ -31,7 +31,7 @@ class Curve(NamedTuple):
     """Horizontal positions, ``(n,)``."""
     y: ArrayLike
     """Heights, ``(n,)``; NaN leaves a gap."""
-    color: str = FLOW_COLOR
+    color: str = SERIES_COLORS[1]
     """Hexadecimal color."""
     linestyle: str = "-"
     """Matplotlib line style; empty for points without a line."""

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from sbilib.errors import DataError, ParameterError
-from sbilib.plotting.style import FLOW_COLOR, NEUTRAL_COLOR, TRUTH_COLOR, figure_size, style_context
+from sbilib.plotting.style import NEUTRAL_COLOR, SERIES_COLORS, TRUTH_COLOR, figure_size, style_context
 
 __all__ = ["GraphNode", "Path2D", "Surface", "plot_graph", "plot_paths"]
 
@@ -51,7 +51,7 @@ class Path2D(NamedTuple):
     """Name in the legend; empty for none."""
     points: ArrayLike
     """Positions in the order of the steps, ``(n_steps + 1, 2)``."""
-    color: str = FLOW_COLOR
+    color: str = SERIES_COLORS[1]
     """Hexadecimal color."""
     marker: str = "o"
     """Marker of each step."""
@@ -177,7 +177,7 @@ def plot_graph(nodes: Mapping[str, GraphNode], *, height: float = 0.4) -> Figure
                     },
                 )  # fmt: skip
         for key, node in nodes.items():
-            color = FLOW_COLOR if node.parents else TRUTH_COLOR
+            color = SERIES_COLORS[1] if node.parents else TRUTH_COLOR
             axis.text(
                 places[key][0],
                 places[key][1],

@@ -31,6 +31,7 @@ __all__ = [
     "FLOW_COLOR",
     "METHOD_STYLES",
     "NEUTRAL_COLOR",
+    "SERIES_COLORS",
     "SIGNAL_COLOR",
     "STYLE",
     "TRUTH_COLOR",
@@ -52,6 +53,9 @@ CLASSIFIER_COLOR = "#009E73"
 """Bluish green: everything a classifier has learned."""
 NEUTRAL_COLOR = "#6E6E6E"
 """Gray: guides, published values and reference lines."""
+SERIES_COLORS = ("#882255", "#332288", "#999933", "#CC6677", "#AA4499", "#44AA99")
+"""Wine, indigo, olive, rose, purple, teal: things compared that are none of the above, such as optimizers or
+losses (the muted palette of Paul Tol, told apart with any color vision together with line styles)."""
 
 FIGURE_WIDTH = 7.0
 """Width of the text column in inches."""
