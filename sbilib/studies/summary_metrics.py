@@ -106,7 +106,7 @@ def evaluate_summary(
         accuracy = 0.5 * right
     else:
         entropy = accuracy = torch.full(outputs.signal.shape[:1], torch.nan, dtype=torch.float64)
-    # The general fit can stop at a wall, where a rate turns negative: then p0 would be zero.
+    # Faster than the general fit, which walls of negative rates in nearly empty bins can also stop.
     fit = templates.conditional_fit(settings)
     q_cls, q_p0 = asimov_q(model, tested=(1.0, 0.0), true=(0.0, 1.0), conditional_fit=fit)
     return SummaryMetrics(
