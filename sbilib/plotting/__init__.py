@@ -18,6 +18,7 @@ from sbilib.plotting.ensembles import (
     plot_widened_coverage,
 )
 from sbilib.plotting.events import plot_calibration, plot_events
+from sbilib.plotting.landscapes import LossMap, StackedYield, plot_landscapes, plot_stacked_yields
 from sbilib.plotting.likelihoods import ContourPanel, plot_contours, plot_interval_construction
 from sbilib.plotting.optimization import GraphNode, Path2D, Surface, plot_graph, plot_paths
 from sbilib.plotting.style import (
@@ -26,6 +27,7 @@ from sbilib.plotting.style import (
     FLOW_COLOR,
     METHOD_STYLES,
     NEUTRAL_COLOR,
+    SERIES_COLORS,
     SIGNAL_COLOR,
     TRUTH_COLOR,
     figure_size,
@@ -43,6 +45,7 @@ __all__ = [
     "METRIC_LABELS",
     "NEUTRAL_COLOR",
     "NOMINAL_LEVEL",
+    "SERIES_COLORS",
     "SIGNAL_COLOR",
     "TRUTH_COLOR",
     "Band",
@@ -53,7 +56,9 @@ __all__ = [
     "DataPanel",
     "EnsembleCurves",
     "GraphNode",
+    "LossMap",
     "Path2D",
+    "StackedYield",
     "Surface",
     "figure_size",
     "plot_against_nuisance",
@@ -68,12 +73,14 @@ __all__ = [
     "plot_frame",
     "plot_graph",
     "plot_interval_construction",
+    "plot_landscapes",
     "plot_learning_rates",
     "plot_mean_errors",
     "plot_model_histograms",
     "plot_overlap_against_data",
     "plot_paths",
     "plot_skewness",
+    "plot_stacked_yields",
     "plot_swaps",
     "plot_widened_coverage",
     "plot_window_effect",

@@ -12,6 +12,13 @@ from sbilib.studies.coverage_theory import (
     expected_bootstrap_coverage,
     expected_fixed_count_coverage,
 )
+from sbilib.studies.cut_optimization import (
+    cut_gradients,
+    cut_significance,
+    exact_soft_yields,
+    sample_spectra,
+)
+from sbilib.studies.descent import descend
 from sbilib.studies.edges import EffectiveDirection, effective_direction
 from sbilib.studies.ensemble_errors import (
     ErrorDecomposition,
@@ -36,7 +43,16 @@ from sbilib.studies.frame_limits import (
 )
 from sbilib.studies.framed import FittedFramedPair, FramedRecipe, fit_framed_pair, frame_events
 from sbilib.studies.inferno import InfernoRun, InfernoStudy, train_inferno
+from sbilib.studies.loss_landscape import (
+    LANDSCAPE_LOSSES,
+    full_gaussianity,
+    landscape_values,
+    statistic_at_alpha,
+    turning_points,
+    two_bin_templates,
+)
 from sbilib.studies.metrics import METRICS, Evaluation, evaluate_densities, summarize_metrics
+from sbilib.studies.one_bin import CONSTRAINTS, ToyDiscovery, one_bin_model, toy_discovery
 from sbilib.studies.pairs import FittedPair, cache_folder, fit_pair
 from sbilib.studies.parabolic import counting_skewness, edge_levels, predicted_level
 from sbilib.studies.published import sluijter_table_4_2
@@ -70,7 +86,9 @@ from sbilib.studies.symmetry import (
 )
 
 __all__ = [
+    "CONSTRAINTS",
     "KNOWLEDGE",
+    "LANDSCAPE_LOSSES",
     "METHODS",
     "METRICS",
     "RECIPES",
@@ -93,6 +111,7 @@ __all__ = [
     "SweepResult",
     "SweepRunner",
     "SymmetryJob",
+    "ToyDiscovery",
     "TrainedSummaries",
     "best_rates",
     "best_rates_beside_published",
@@ -104,7 +123,10 @@ __all__ = [
     "count_variance_share",
     "counting_skewness",
     "coverage_in_toys",
+    "cut_gradients",
+    "cut_significance",
     "decompose_members",
+    "descend",
     "disjoint_sub_ensembles",
     "edge_levels",
     "effective_direction",
@@ -115,6 +137,7 @@ __all__ = [
     "evaluate_densities",
     "evaluate_pair",
     "evaluate_summary",
+    "exact_soft_yields",
     "expected_bootstrap_coverage",
     "expected_fixed_count_coverage",
     "finished_or_run",
@@ -130,17 +153,22 @@ __all__ = [
     "frame_errors",
     "frame_events",
     "frame_limit",
+    "full_gaussianity",
     "gather",
     "get_recipe",
     "hard_templates",
+    "landscape_values",
     "mean_square_shifts",
     "member_spread",
     "metrics_by_swaps",
     "model_means",
+    "one_bin_model",
     "predicted_level",
+    "sample_spectra",
     "shifted_coverage",
     "simulate_normal_fits",
     "sluijter_table_4_2",
+    "statistic_at_alpha",
     "stopped_recipe",
     "summarize_bootstrap_coverage",
     "summarize_metrics",
@@ -150,7 +178,10 @@ __all__ = [
     "symmetry_table",
     "test_points",
     "toy_coverage",
+    "toy_discovery",
     "train_inferno",
     "train_summaries",
+    "turning_points",
+    "two_bin_templates",
     "widen_intervals",
 ]
