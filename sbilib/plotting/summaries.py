@@ -23,8 +23,8 @@ from sbilib.plotting.curves import Band, Curve, CurvePanel
 from sbilib.plotting.style import (
     BACKGROUND_COLOR,
     CLASSIFIER_COLOR,
-    FLOW_COLOR,
     NEUTRAL_COLOR,
+    SERIES_COLORS,
     SIGNAL_COLOR,
     TRUTH_COLOR,
     figure_size,
@@ -62,13 +62,13 @@ class LossStyle(NamedTuple):
 LOSS_STYLES: Mapping[str, LossStyle] = MappingProxyType(
     {
         "bce_augmented": LossStyle("BCE", CLASSIFIER_COLOR, "-."),
-        "cls": LossStyle("CLs", FLOW_COLOR, "-"),
-        "p0": LossStyle(r"$p_0$", "#E69F00", "--"),
-        "cls + p0": LossStyle(r"CLs + $p_0$", "#CC79A7", "-"),
-        "sigma_mu": LossStyle(r"$\sigma_\mu$", TRUTH_COLOR, ":"),
-        "log_cls": LossStyle(r"$\ln$ CLs", FLOW_COLOR, "-"),
-        "log_p0": LossStyle(r"$\ln p_0$", "#E69F00", "--"),
-        "log_cls + log_p0": LossStyle(r"$\ln$ CLs + $\ln p_0$", "#CC79A7", "-"),
+        "cls": LossStyle("CLs", SERIES_COLORS[1], "-"),
+        "p0": LossStyle(r"$p_0$", SERIES_COLORS[3], "--"),
+        "cls + p0": LossStyle(r"CLs + $p_0$", SERIES_COLORS[4], "-"),
+        "sigma_mu": LossStyle(r"$\sigma_\mu$", SERIES_COLORS[0], ":"),
+        "log_cls": LossStyle(r"$\ln$ CLs", SERIES_COLORS[1], "-"),
+        "log_p0": LossStyle(r"$\ln p_0$", SERIES_COLORS[3], "--"),
+        "log_cls + log_p0": LossStyle(r"$\ln$ CLs + $\ln p_0$", SERIES_COLORS[4], "-"),
     }
 )
 """Names and curves of losses, by :attr:`sbilib.differentiable.Loss.name`."""
