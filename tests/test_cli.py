@@ -84,7 +84,7 @@ def test_status_says_what_is_stale_and_why(repository: Path, published: Path) ->
     result = sbilib(repository, "status")
     assert result.exit_code == 0
     assert "stale" in result.output
-    assert "requirements.lock changed" in result.output
+    assert "numpy 2.0 -> 2.1" in result.output
     assert sbilib(repository, "status", "--check").exit_code == 1
 
 
