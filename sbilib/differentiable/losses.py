@@ -21,11 +21,13 @@ from torch import Tensor
 from sbilib.differentiable.classification import augmented_cross_entropy, binary_cross_entropy
 from sbilib.differentiable.gaussianity import profile_gaussianity
 from sbilib.differentiable.inference import ConditionalFit, asimov_q, cls_of, p0_of
+from sbilib.differentiable.shape_model import shape_information, shape_q
 from sbilib.differentiable.significance import asimov_significance
 from sbilib.differentiable.templates import AnalysisSettings, Templates
 from sbilib.differentiable.variances import constraint_deviation, generalized_variance, sigma_mu
 from sbilib.errors import ParameterError, check_range
 from sbilib.histfactory import Model
+from sbilib.histfactory.asymptotics import root
 
 __all__ = ["LOSSES", "Logits", "Loss", "make_loss"]
 
@@ -77,9 +79,40 @@ class _Inputs:
         """The statistics q on Asimov data that the terms ask for, all from one batch of fits."""
         wanted = [kind for kind in _TESTS if {kind, f"log_{kind}"} & self.names]
         tested, true = zip(*(_TESTS[kind] for kind in wanted), strict=True)
-        return dict(
-            zip(wanted, asimov_q(self.model, tested=tested, true=true, conditional_fit=self.fit), strict=True)
-        )
+        if self.filled.has_shape_only(self.settings):
+            values = shape_q(*self.filled.floored(self.settings), tested=tested, true=true)
+        else:
+            values = asimov_q(self.model, tested=tested, true=true)
+        return dict(zip(wanted, values, strict=True))
+
+    @cached_property
+    def closed_information(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Information of ``shape``, of ``mu``, and the determinant; None where there is no closed form."""
+        if not self.filled.has_shape_only(self.settings):
+            return None
+        information = shape_information(*self.filled.floored(self.settings))
+        shape, strength = information[..., 0, 0], information[..., 1, 1]
+        return shape, strength, shape * strength - information[..., 0, 1].square()
+
+
+def _sigma_mu(inputs: _Inputs) -> Tensor:
+    if (known := inputs.closed_information) is None:
+        return sigma_mu(inputs.model)
+    shape, _, determinant = known
+    return root(shape / determinant)
+
+
+def _generalized_variance(inputs: _Inputs) -> Tensor:
+    if (known := inputs.closed_information) is None:
+        return generalized_variance(inputs.model)
+    return 1.0 / known[2]
+
+
+def _constraint(inputs: _Inputs) -> Tensor:
+    if (known := inputs.closed_information) is None:
+        return constraint_deviation(inputs.model)
+    _, strength, determinant = known
+    return (1.0 - root(strength / determinant)).square()
 
 
 def _augmented(inputs: _Inputs) -> Tensor:
@@ -113,13 +146,11 @@ _TERMS = {
     "log_cls": _Term(lambda i: cls_of(i.statistics["cls"], log=True), "templates", 4, "logarithm of CLs"),
     "p0": _Term(lambda i: p0_of(i.statistics["p0"], log=False), "templates", 4, "expected discovery p-value"),
     "log_p0": _Term(lambda i: p0_of(i.statistics["p0"], log=True), "templates", 4, "logarithm of p0"),
-    "sigma_mu": _Term(lambda i: sigma_mu(i.model), "templates", 4, "uncertainty of the signal strength"),
+    "sigma_mu": _Term(_sigma_mu, "templates", 4, "uncertainty of the signal strength"),
     "generalized_variance": _Term(
-        lambda i: generalized_variance(i.model), "templates", 4, "inverse determinant of the information"
+        _generalized_variance, "templates", 4, "inverse determinant of the information"
     ),
-    "constraint": _Term(
-        lambda i: constraint_deviation(i.model), "templates", 4, "constraint of alpha beyond its prior"
-    ),
+    "constraint": _Term(_constraint, "templates", 4, "constraint of alpha beyond its prior"),
     "gaussianity": _Term(
         lambda i: profile_gaussianity(i.model, conditional_fit=i.fit),
         "templates",

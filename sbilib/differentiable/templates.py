@@ -150,19 +150,32 @@ class Templates:
             self.signal.detach(), self.background.detach(), self.up.detach(), self.down.detach(), uncertainty
         )
 
+    def has_shape_only(self, settings: AnalysisSettings) -> bool:
+        """Whether the model of these settings is the one that closed forms exist for.
+
+        Args:
+            settings: those of the model.
+        """
+        return not settings.statistical and settings.interpolation == "4p"
+
+    def floored(self, settings: AnalysisSettings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Signal, background, up and down in float64, with the floor of the settings in every bin.
+
+        Args:
+            settings: those of the model.
+        """
+        background, up, down = (e.double() + settings.floor for e in (self.background, self.up, self.down))
+        return self.signal.double(), background, up, down
+
     def conditional_fit(self, settings: AnalysisSettings) -> ConditionalFit | None:
         """A fast fit of ``shape`` with ``mu`` held, or None where the general one is needed.
 
         Args:
             settings: those of the model.
         """
-        if settings.statistical or settings.interpolation != "4p":
+        if not self.has_shape_only(settings):
             return None
-        fixed = self.detach()
-        background, up, down = (
-            each.double() + settings.floor for each in (fixed.background, fixed.up, fixed.down)
-        )
-        signal = fixed.signal.double()
+        signal, background, up, down = self.detach().floored(settings)
 
         def fit(value: Tensor, data: Tensor) -> Tensor:
             alpha = fit_shape(data, signal, background, up, down, value)

@@ -18,6 +18,7 @@ from sbilib.differentiable.inference import nominal, poi_index
 from sbilib.errors import DataError, ParameterError
 from sbilib.histfactory import Model
 from sbilib.histfactory.asymptotics import root
+from sbilib.histfactory.information import covariance, fisher_information, free_block
 
 __all__ = [
     "asimov_information",
@@ -69,15 +70,7 @@ def asimov_information(model: Model, *, poi_value: float = 1.0) -> Tensor:
     Raises:
         ParameterError: if the model has no parameter of interest.
     """
-    origin = nominal(model, poi_value)
-    _, _, hessian = model.nll_derivatives(origin, model.expected_data(origin))
-    fixed = model.fixed
-    if not bool(fixed.any()):
-        return hessian
-    either = fixed.unsqueeze(-1) | fixed.unsqueeze(-2)
-    return torch.where(
-        either, torch.eye(fixed.shape[-1], dtype=hessian.dtype, device=hessian.device), hessian
-    )
+    return free_block(model, fisher_information(nominal(model, poi_value), model))
 
 
 def expected_covariance(model: Model, *, poi_value: float = 1.0) -> Tensor:
@@ -94,12 +87,7 @@ def expected_covariance(model: Model, *, poi_value: float = 1.0) -> Tensor:
     Raises:
         ParameterError: if the model has no parameter of interest.
     """
-    inverse, failed = torch.linalg.inv_ex(asimov_information(model, poi_value=poi_value))
-    inverse = torch.where((failed == 0)[..., None, None], inverse, torch.inf)
-    fixed = model.fixed
-    if not bool(fixed.any()):
-        return inverse
-    return torch.where(fixed.unsqueeze(-1) | fixed.unsqueeze(-2), 0.0, inverse)
+    return covariance(nominal(model, poi_value), model)
 
 
 def sigma_mu(model: Model, *, poi_value: float = 1.0) -> Tensor:

@@ -80,13 +80,24 @@ def covariance(parameters: Tensor, model: Model, *, data: Tensor | Sequence[floa
     >>> [round(value, 4) for value in covariance(model.initial, model).diagonal().tolist()]
     [1.81, 0.01]
     """
-    information = fisher_information(parameters, model, data=data)
-    free = ~model.fixed
-    both = free.unsqueeze(-1) & free.unsqueeze(-2)
-    unit = torch.diag_embed((~free).to(information.dtype))
-    inverse, failed = torch.linalg.inv_ex(torch.where(both, information, unit))
-    possible = (failed == 0)[..., None, None]
-    return torch.where(possible, torch.where(both, inverse, 0.0), torch.inf)
+    inverse, failed = torch.linalg.inv_ex(free_block(model, fisher_information(parameters, model, data=data)))
+    inverse = torch.where((failed == 0)[..., None, None], inverse, torch.inf)
+    fixed = model.fixed
+    if not bool(fixed.any()):
+        return inverse
+    return torch.where(fixed.unsqueeze(-1) | fixed.unsqueeze(-2), 0.0, inverse)
+
+
+def free_block(model: Model, information: Tensor) -> Tensor:
+    """Return information ``(*batch, P, P)`` whose rows and columns of fixed parameters are unit vectors.
+
+    They then change neither the determinant nor the inverse of the rest.
+    """
+    fixed = model.fixed
+    if not bool(fixed.any()):
+        return information
+    either = fixed.unsqueeze(-1) | fixed.unsqueeze(-2)
+    return torch.where(either, torch.eye(fixed.shape[-1]).to(information), information)
 
 
 def poi_uncertainty(

@@ -7,7 +7,7 @@ start and wall time, versions of the libraries.  It never holds a path or the na
 Besides the library as a whole, every module that the study imports, directly or through others, is hashed as
 its Python code without comments and docstrings, because only code can change a number.  A run is stale if one
 of these modules changed, or the pinned version of a library that computes; modules and packages that
-the study does not use leave it current.
+the study does not use leave it current, and so does ``errors.py``: a run that is published raised no error.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ __all__ = [
 
 KEY = "sbilib"
 _LIBRARIES = ("torch", "nflows", "numpy", "scipy", "matplotlib")
+_CHECKS_ONLY = {"errors.py"}
 _NAMED_CHANGES = 4
 _RESULT_PATHS = ("notebooks", "sbilib", "requirements.lock", "data", "results")
 
@@ -304,7 +305,7 @@ def check_current(study: Study, record: Provenance) -> list[str]:
 def _module_changes(study: Study, record: Provenance) -> list[str]:
     """The modules used then or now whose code differs."""
     then, now = record.modules_sha256, module_hashes(study.notebook, _package_folder(study.root))
-    changed = [name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
+    changed = [n for n in sorted({*now, *then} - _CHECKS_ONLY) if now.get(n) != then.get(n)]
     if len(changed) <= _NAMED_CHANGES:
         return [f"sbilib/{name} changed" for name in changed]
     first = ", ".join(f"sbilib/{name}" for name in changed[:_NAMED_CHANGES])

@@ -10,7 +10,6 @@ on fresh events, each in the bin of its largest output (de Castro and Dorigo 201
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -21,7 +20,7 @@ from sbilib.errors import check_count
 from sbilib.models.summary import SummaryConfig
 from sbilib.problems.inferno import INFERNO_CASES, InfernoBenchmark, sigma_of_signal
 from sbilib.studies.inferno import InfernoStudy, train_inferno
-from sbilib.studies.unit_results import UnitStudy, unit_command
+from sbilib.studies.unit_results import UnitStudy
 
 __all__ = ["BenchmarkPlan", "benchmark_limits", "published_inferno_table", "summarize_benchmark"]
 
@@ -210,10 +209,9 @@ def summarize_benchmark(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-if __name__ == "__main__":
-    words = sys.argv[1:]
-    print(unit_command("inferno-benchmark", lambda v: BenchmarkPlan.from_parameters(v).study(), words))
-    more = unit_command(
-        "inferno-benchmark", lambda v: BenchmarkPlan.with_more_bins(v).study(), words, suffix="-more-bins"
-    )
-    print(more)
+def unit_studies(values: Mapping[str, Any]) -> dict[str, UnitStudy]:
+    """The trainings of the page with these parameters, by suffix of the folder of their table."""
+    return {
+        "": BenchmarkPlan.from_parameters(values).study(),
+        "-more-bins": BenchmarkPlan.with_more_bins(values).study(),
+    }

@@ -12,7 +12,6 @@ and no bin is empty by chance (Simpson 2023, section 7.4.1, Fig. 7.19; the secon
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ from sbilib.errors import ParameterError, check_count
 from sbilib.models.summary import SummaryConfig
 from sbilib.problems.blobs import BLOBS, GaussianBlobs
 from sbilib.studies.summaries import SummaryStudy, TrainedSummaries, train_summaries
-from sbilib.studies.unit_results import UnitStudy, unit_command
+from sbilib.studies.unit_results import UnitStudy
 
 __all__ = ["NEOS_LOSSES", "NeosPlan", "SeedGain", "exact_templates", "gain_over_baseline", "seed_matrix"]
 
@@ -260,5 +259,6 @@ def gain_over_baseline(values: Sequence[float], baseline: Sequence[float]) -> Se
     )
 
 
-if __name__ == "__main__":
-    print(unit_command("neos", lambda values: NeosPlan.from_parameters(values).study(), sys.argv[1:]))
+def unit_studies(values: Mapping[str, Any]) -> dict[str, UnitStudy]:
+    """The trainings of the page with these parameters, by suffix of the folder of their table."""
+    return {"": NeosPlan.from_parameters(values).study()}

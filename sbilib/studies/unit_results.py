@@ -34,7 +34,6 @@ __all__ = [
     "finished_or_made",
     "make_units",
     "read_units",
-    "unit_command",
     "write_units",
 ]
 
@@ -149,7 +148,7 @@ def read_units(folder: Path, study: UnitStudy) -> pd.DataFrame | None:
     if reasons:
         raise CheckpointError(
             f"the results in {folder} are not those asked for: {'; '.join(reasons)}; make them anew, "
-            "or accept the change of code with accept_unit_code if it cannot change a result"
+            "or accept the change of code with 'sbilib results accept' if it cannot change a result"
         )
     return table[table.unit.isin(list(study.units))].reset_index(drop=True)
 
@@ -196,42 +195,6 @@ def accept_unit_code(folder: Path, study: UnitStudy) -> bool:
     manifest["code"] = study.code_digests
     write_atomically(folder / MANIFEST, _as_json(manifest))
     return True
-
-
-def unit_command(
-    name: str,
-    make_study: Callable[[Mapping[str, Any]], UnitStudy],
-    words: Sequence[str],
-    *,
-    suffix: str = "",
-) -> Path:
-    """Make or accept the results of a page, for the command line of its module.
-
-    Args:
-        name: of the page; its parameter sets are read from the folder of the project, the current one.
-        make_study: the study from the parameters of the page.
-        words: a parameter set, and ``"--accept"`` to take results of other code as they are.
-        suffix: of the name of the folder, for a page with several tables.
-
-    Returns:
-        The folder of the results.
-
-    Raises:
-        ParameterError: for anything else, or if there is no such set.
-        CheckpointError: if results cannot be written, or there are none to accept.
-    """
-    from sbilib.runs import load_study
-
-    sets = [word for word in words if word != "--accept"]
-    if len(sets) != 1:
-        raise ParameterError(f"give one parameter set and perhaps --accept, got {list(words)}")
-    study = make_study(load_study(name, Path.cwd()).values(sets[0]))
-    folder = Path("results") / name / f"{sets[0]}{suffix}"
-    if "--accept" in words:
-        accept_unit_code(folder, study)
-    else:
-        write_units(folder, study, make_units(study, say=print))
-    return folder
 
 
 def _differences(manifest: Mapping[str, Any], study: UnitStudy) -> list[str]:

@@ -162,6 +162,18 @@ def test_a_star_a_package_or_a_name_of_the_room_itself_counts_as_everything_in_i
     assert {"nll.py", "grid.py", "scan.py", "__init__.py"} <= {path.name for path in used}
 
 
+@pytest.mark.parametrize(("name", "state"), [("errors.py", "current"), ("digest.py", "stale")])
+def test_a_new_kind_of_error_leaves_runs_current(
+    published: Path, repository: Path, name: str, state: str
+) -> None:
+    (repository / "sbilib" / name).write_text("x = 1\n", encoding="utf-8")
+    record = json.loads(published.read_text(encoding="utf-8"))
+    # As if the module had been used then, with other code.
+    record["metadata"]["sbilib"]["modules_sha256"][name] = "0" * 64
+    published.write_text(json.dumps(record), encoding="utf-8")
+    assert _state(repository)[0] == state
+
+
 def test_missing_broken_and_orphaned_runs_are_told_apart(published: Path, repository: Path) -> None:
     good = published.read_text(encoding="utf-8")
     published.write_text(good[:500], encoding="utf-8")
