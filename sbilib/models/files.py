@@ -7,8 +7,6 @@ name first, so an interrupted save never leaves half a file in place of a good o
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from sbilib.atomic import write_atomically
 from sbilib.errors import CheckpointError, ParameterError
 from sbilib.models.classifier import Classifier, ClassifierConfig, ClassifierPair
 from sbilib.models.flow import ConditionalFlow, FlowConfig
@@ -88,6 +87,7 @@ def save_model(path: str | Path, model: nn.Module, metadata: Mapping[str, Any] |
         CheckpointError: if the file cannot be written.
 
     Example:
+        >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()
         >>> save_model(Path(folder.name) / "flow.safetensors", ConditionalFlow(FlowConfig.modern()))
         >>> load_model(Path(folder.name) / "flow.safetensors").model.config == FlowConfig.modern()
@@ -111,7 +111,7 @@ def save_model(path: str | Path, model: nn.Module, metadata: Mapping[str, Any] |
     except TypeError as error:
         raise ParameterError(f"metadata must be plain JSON values: {error}; convert them first") from error
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _write_atomically(Path(path), save(tensors, metadata=header))
+    write_atomically(Path(path), save(tensors, metadata=header), error=CheckpointError)
 
 
 def load_model(path: str | Path) -> LoadedModel:
@@ -150,22 +150,3 @@ def load_model(path: str | Path) -> LoadedModel:
             "train and save the model again"
         ) from error
     return LoadedModel(model, metadata)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error}; check that the folder exists and the disk has room"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

@@ -84,7 +84,10 @@ def _whole(module: str, package: Path) -> Iterator[Path]:
     place = _place(module, package)
     if place is None:
         return
-    yield from sorted(place.rglob("*.py")) if place.is_dir() else (path for path in [place] if path.exists())
+    if place.is_dir():
+        yield from sorted(place.rglob("*.py"))
+    elif place.exists():
+        yield place
 
 
 def _name(module: str, name: str, package: Path) -> Iterator[Path]:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import pandas as pd
 from pyarrow.lib import ArrowInvalid
 
 from sbilib.digest import code_digest
-from sbilib.errors import CheckpointError
 from sbilib.studies.pairs import cache_folder
+from sbilib.studies.sweep_files import as_parquet, write_atomically
 
 __all__ = ["kept_table"]
 
@@ -39,7 +36,7 @@ def kept_table(name: str, facts: Mapping[str, object], compute: Callable[[], pd.
     Raises:
         CheckpointError: if the table cannot be written, for instance because the disk is full.
 
-    >>> import unittest.mock
+    >>> import os, tempfile, unittest.mock
     >>> with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.dict(
     ...     os.environ, SBILIB_CACHE=folder
     ... ):
@@ -58,14 +55,5 @@ def kept_table(name: str, facts: Mapping[str, object], compute: Callable[[], pd.
         except (ArrowInvalid, OSError):  # damage shows as the one or the other, depending on its place
             path.unlink(missing_ok=True)
     table = compute()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            table.to_parquet(Path(folder, "table"))
-            os.replace(Path(folder, "table"), path)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot keep the table {path}: {error}; free some space or name another folder in SBILIB_CACHE "
-            "(what was kept before is untouched)"
-        ) from error
+    write_atomically(path, as_parquet(table))
     return table

@@ -16,9 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +24,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from pyarrow.lib import ArrowInvalid
 
+from sbilib import atomic
 from sbilib.digest import code_digest
 from sbilib.errors import CheckpointError
 from sbilib.studies.pairs import cache_folder
@@ -303,26 +302,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         CheckpointError: if the disk is full or the folder cannot be written; the old file is untouched.
     """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        temporary = None
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder "
-            "(what was kept before is untouched)"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    atomic.write_atomically(path, content, error=CheckpointError)
 
 
 def _stem(chunk: Chunk) -> str:

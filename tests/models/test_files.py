@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(CheckpointError, match="No space left on device; check"):
+    with pytest.raises(CheckpointError, match="No space left on device; free some space"):
         save_model(path, ConditionalFlow(SMALL, seed=2))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -92,5 +92,6 @@ def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
         save_model(tmp_path / "model.safetensors", nn.Linear(1, 1))
     with pytest.raises(ParameterError, match="plain JSON"):
         save_model(tmp_path / "model.safetensors", ConditionalFlow(SMALL), {"when": Path()})
+    (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="cannot write"):
-        save_model(tmp_path / "absent" / "model.safetensors", ConditionalFlow(SMALL))
+        save_model(tmp_path / "file" / "model.safetensors", ConditionalFlow(SMALL))
