@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointError",
     "DataError",
+    "DependencyError",
     "DeviceError",
     "ParameterError",
     "SbilibError",
@@ -46,6 +47,10 @@ class CheckpointError(SbilibError):
 
 class DeviceError(SbilibError):
     """A compute device was asked for that this machine does not have."""
+
+
+class DependencyError(SbilibError, ImportError):
+    """An optional package that this function needs is not installed."""
 
 
 class TrainingError(SbilibError):

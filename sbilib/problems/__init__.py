@@ -4,6 +4,23 @@ from sbilib.problems.base import COMPONENTS, ExactProblem, MappedProblem, Proble
 from sbilib.problems.blobs import BLOBS, BlobEvents, GaussianBlobs
 from sbilib.problems.cut_example import FallingSpectrum, OneBinYields, SpectrumEvents, one_bin_yields
 from sbilib.problems.gaussian import GaussianToy
+from sbilib.problems.higgs import PUBLISHED_FEATURES, TAU_THRESHOLD, Efficiency, HiggsTauTau, WeightedEvents
+from sbilib.problems.higgs_data import (
+    EventFolder,
+    EventTable,
+    EventTables,
+    HiggsData,
+    cached_data_folder,
+    data_folder,
+    split_events,
+)
+from sbilib.problems.higgs_features import (
+    FEATURE_TRANSFORMS,
+    FeatureTransform,
+    PowerScaling,
+    transform_features,
+)
+from sbilib.problems.higgs_loaders import load_fair_universe, load_higgsml
 from sbilib.problems.inferno import (
     INFERNO_CASES,
     INFERNO_PARAMETERS,
@@ -28,25 +45,41 @@ from sbilib.problems.streams import spawn_generators
 __all__ = [
     "BLOBS",
     "COMPONENTS",
+    "FEATURE_TRANSFORMS",
     "INFERNO_CASES",
     "INFERNO_PARAMETERS",
+    "PUBLISHED_FEATURES",
+    "TAU_THRESHOLD",
     "BlobEvents",
+    "Efficiency",
+    "EventFolder",
+    "EventTable",
+    "EventTables",
     "ExactProblem",
     "FallingSpectrum",
+    "FeatureTransform",
     "GaussianBlobs",
     "GaussianToy",
+    "HiggsData",
+    "HiggsTauTau",
     "InfernoBenchmark",
     "InfernoCase",
     "InfernoNoise",
     "MappedProblem",
     "OneBinYields",
+    "PowerScaling",
     "Problem",
     "Rotation",
     "SpectrumEvents",
     "TestSet",
     "TrainingSet",
+    "WeightedEvents",
     "bootstrap_counts",
+    "cached_data_folder",
     "check_nuisance_map",
+    "data_folder",
+    "load_fair_universe",
+    "load_higgsml",
     "make_test_set",
     "make_toys",
     "make_training_set",
@@ -55,4 +88,6 @@ __all__ = [
     "sigma_of_signal",
     "signal_count",
     "spawn_generators",
+    "split_events",
+    "transform_features",
 ]
