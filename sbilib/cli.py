@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from sbilib import __version__, cli_results, cli_sweep
+from sbilib import __version__, cli_results, cli_simulate, cli_sweep
 from sbilib.errors import ParameterError, SbilibError, StudyError
 
 __all__ = ["app"]
@@ -83,6 +83,7 @@ app = typer.Typer(
     help="Run and publish the studies of the book.",
 )
 app.add_typer(cli_sweep.app, name="sweep")
+app.add_typer(cli_simulate.app, name="simulate")
 app.add_typer(cli_results.app, name="results")
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study; see: sbilib list")]

@@ -45,7 +45,7 @@ __all__ = [
 TABLE, MANIFEST, SWEEP = "table.parquet", "manifest.json", "sweep.json"
 _PARTIAL = ".part"
 _CODE = {
-    "problems": ("components.py", "problems/*.py"),
+    "problems": ("components.py", *(f"problems/{name}.py" for name in ("base", "gaussian", "maps", "sets"))),
     "models": tuple(
         f"models/{name}.py" for name in ("classifier", "flow", "made", "pair", "spline", "stack*")
     ),

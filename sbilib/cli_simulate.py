@@ -1,0 +1,74 @@
+"""The ``sbilib simulate`` commands: generate events of the Higgs case, and check files of events."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sbilib.errors import ParameterError
+
+__all__ = ["app"]
+
+_INTERRUPTED, _TERMINATED = 130, 143
+
+app = typer.Typer(no_args_is_help=True, help="Generate events with Pythia 8, and check files of events.")
+
+
+@app.command()
+def higgs(
+    signal: Annotated[int, typer.Option(metavar="N", help="Training events of H to tau tau.")] = 100_000,
+    background: Annotated[int, typer.Option(metavar="N", help="Training events of Z to tau tau.")] = 100_000,
+    workers: Annotated[int, typer.Option(metavar="W", help="Processes that generate.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of the data set.")] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder; by default $SBILIB_DATA/higgs-tau-tau or one in the user's cache."),
+    ] = None,
+    route: Annotated[
+        str, typer.Option(help="fast (tau decays from a library) or plain (all in Pythia, slow).")
+    ] = "fast",
+) -> None:
+    """Generate H to tau tau and Z to tau tau events; it goes on where an earlier run was stopped.
+
+    Validation and five test sets come on top, in the proportions of the sample in the repository.
+    """
+    from sbilib.problems.higgs_data import cached_data_folder
+    from sbilib.simulation.generate import generate_sample, missing_events
+    from sbilib.simulation.sample import SampleSettings, SampleSizes
+
+    sizes = SampleSizes.from_training(signal, background)
+    if signal + background == 0:
+        raise ParameterError("--signal and --background are both 0; ask for some events")
+    settings = SampleSettings.for_sizes(sizes, seed=seed, route=route)
+    folder = output or cached_data_folder()
+    try:
+        manifest = generate_sample(
+            folder, sizes, settings, workers=workers, progress=sys.stderr.isatty(), say=_say
+        )
+    except KeyboardInterrupt as interrupt:
+        missing = missing_events(folder, sizes, settings)
+        wanting = " and ".join(f"{number} {name} events" for name, number in missing.items())
+        _say(f"interrupted: finished chunks are kept, {wanting} are missing; the same command goes on")
+        # SIGTERM comes as a kind of KeyboardInterrupt of its own.
+        raise typer.Exit(_INTERRUPTED if type(interrupt) is KeyboardInterrupt else _TERMINATED) from None
+    n_events = sum(file.rows for file in manifest.files)
+    print(f"{n_events} events in {len(manifest.files)} files: {folder}")
+    print(f"use them with HiggsTauTau(data={str(folder)!r})")
+
+
+@app.command()
+def check(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a data set.")]) -> None:
+    """Verify checksums, numbers of rows, columns and values, and that no event comes twice."""
+    from sbilib.simulation.check import check_sample
+
+    found = check_sample(folder)
+    for (component, split), rows in found.rows.items():
+        print(f"{component:10s} {split:10s} {rows:9d} events")
+    print(f"{found.n_files} files are as the manifest says")
+
+
+def _say(message: str) -> None:
+    print(f"sbilib: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,113 @@
+"""``sbilib simulate``: it makes data, checks them, and says what is missing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sbilib.cli import app
+from sbilib.simulation import generate
+from sbilib.simulation.files import read_manifest
+from sbilib.simulation.sample import SampleSettings
+
+from .simulation.toy_truth import ToySource
+
+
+def simulate(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["simulate", *arguments])
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events come from the toy instead of Pythia."""
+    monkeypatch.setattr(generate, "PythiaSource", lambda settings, path: ToySource())
+
+
+@pytest.mark.usefixtures("toy")
+def test_training_events_come_with_validation_and_five_test_sets(tmp_path: Path) -> None:
+    result = simulate("higgs", "--signal", "100", "--background", "40", "--output", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert str(tmp_path) in result.output
+    manifest = read_manifest(tmp_path)
+    rows = {(file.component, file.split): file.rows for file in manifest.files}
+    assert (rows["signal", "train"], rows["background", "train"]) == (100, 40)
+    assert (rows["signal", "validation"], rows["background", "validation"]) == (10, 4)
+    assert [rows["background", f"test-{n}"] for n in range(1, 6)] == [7] * 5
+    checked = simulate("check", str(tmp_path))
+    assert checked.exit_code == 0
+    assert "14 files are as the manifest says" in checked.output
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_default_folder_is_where_the_problem_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sbilib.problems.higgs_data import cached_data_folder, data_folder
+
+    monkeypatch.setenv("SBILIB_DATA", str(tmp_path))
+    assert simulate("higgs", "--signal", "30", "--background", "30").exit_code == 0
+    assert data_folder() == cached_data_folder()
+    assert data_folder().is_relative_to(tmp_path)
+
+
+def test_without_pythia_it_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pythia8mc", None)
+    result = simulate("higgs", "--signal", "10", "--background", "10", "--output", str(tmp_path))
+    assert result.exit_code == 1
+    assert "pip install 'sbilib[simulate]'" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.usefixtures("toy")
+def test_an_interrupt_keeps_the_chunks_and_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = generate.make_chunk
+
+    def interrupted(source: Any, settings: Any, store: Any, component: str, index: int) -> Any:
+        if index == 1:
+            raise KeyboardInterrupt
+        return real(source, settings, store, component, index)
+
+    arguments = ("higgs", "--signal", "200", "--background", "0", "--output", str(tmp_path))
+    monkeypatch.setattr(generate, "make_chunk", interrupted)
+    small = classmethod(lambda cls, sizes, *, seed, route: cls(seed=seed, route=route, chunk_size=300))
+    monkeypatch.setattr(SampleSettings, "for_sizes", small)
+    stopped = simulate(*arguments)
+    assert stopped.exit_code == 130, stopped.output
+    assert "signal events" in stopped.output
+    assert "the same command goes on" in stopped.output
+    unfinished = simulate("check", str(tmp_path))
+    assert unfinished.exit_code == 1
+    assert "unfinished: 1 chunks" in unfinished.output
+    monkeypatch.setattr(generate, "make_chunk", real)
+    assert simulate(*arguments).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--signal", "-1"), "signal"),
+        (("--signal", "0", "--background", "0"), "ask for some events"),
+        (("--route", "scenic"), "route"),
+        (("--workers", "0"), "workers"),
+        (("--seed", "-3"), "seed"),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = simulate("higgs", "--output", str(tmp_path), *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_of_nothing_says_how_to_make_data(tmp_path: Path) -> None:
+    result = simulate("check", str(tmp_path / "nowhere"))
+    assert result.exit_code == 1
+    assert "sbilib simulate higgs" in result.output
