@@ -19,7 +19,7 @@ PAGE := _build/html/index.html
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup book html rerun status test unit bench lint lock clean distclean
+.PHONY: help setup simulate book html rerun status test unit bench lint lock clean distclean
 
 help: ## Show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -37,6 +37,9 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+simulate: $(READY) ## Add Pythia 8 to generate events with (Linux and macOS; GPL)
+	@$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-simulate.lock
 
 book: $(READY) ## Run the studies that have no published run, then build the book from the published runs
 	@$(BIN)/sbilib publish --missing --set standard
