@@ -5,6 +5,7 @@ It knows no networks: any `ComponentDensities` will do.  All sums and fits run i
 
 from sbilib.likelihood.batched import FitResults, fit_event_sets, fit_sets, fit_toys, toy_groups
 from sbilib.likelihood.convex import NuisanceProfile, profile_over_signal_ratio
+from sbilib.likelihood.extended import ExpectedYields, ExtendedFits, extended_surfaces, fit_extended
 from sbilib.likelihood.grid import NLLScan, ScanGrid, scan_nll
 from sbilib.likelihood.intervals import Intervals, crossing_interval
 from sbilib.likelihood.local import LocalLikelihood, local_likelihood
@@ -26,6 +27,8 @@ __all__ = [
     "DEFAULT_WINDOW",
     "BestFit",
     "EventSets",
+    "ExpectedYields",
+    "ExtendedFits",
     "FitResults",
     "Intervals",
     "LocalLikelihood",
@@ -40,7 +43,9 @@ __all__ = [
     "WindowProfiles",
     "best_fit",
     "crossing_interval",
+    "extended_surfaces",
     "fit_event_sets",
+    "fit_extended",
     "fit_quartic",
     "fit_sets",
     "fit_toys",

@@ -176,7 +176,7 @@ class Ensemble:
                 f"all members must be for the same number of features, got members for {sorted(features)}; "
                 "train them on the same events"
             )
-        kinds = {getattr(member, "kind", "other") for member in self.members}
+        kinds = {getattr(member, "kind", "other").removeprefix("scaled-") for member in self.members}
         if kind == "mean_density" and {"flow-pair", "classifier-pair"} <= kinds:
             raise ParameterError(
                 "a mean density needs members with the same constant per event, got flows (densities) and "

@@ -42,6 +42,19 @@ from sbilib.studies.frame_limits import (
     simulate_normal_fits,
 )
 from sbilib.studies.framed import FittedFramedPair, FramedRecipe, fit_framed_pair, frame_events
+from sbilib.studies.higgs_agreement import RocCurve, model_disagreement, toy_disagreement, warning_roc
+from sbilib.studies.higgs_models import HiggsModels, HiggsSplits, higgs_test_sets
+from sbilib.studies.higgs_recipes import higgs_framed_recipe, higgs_recipe
+from sbilib.studies.higgs_scaling import StandardizedProblem, fit_scaling
+from sbilib.studies.higgs_tables import TabulatedPair
+from sbilib.studies.higgs_toys import (
+    Reservoir,
+    ReservoirToys,
+    problem_yields,
+    reservoir_error,
+    summarize_toys,
+)
+from sbilib.studies.higgs_training import ShiftedBatches, fit_higgs_framed, fit_higgs_pairs
 from sbilib.studies.inferno import InfernoRun, InfernoStudy, train_inferno
 from sbilib.studies.loss_landscape import (
     LANDSCAPE_LOSSES,
@@ -55,7 +68,7 @@ from sbilib.studies.metrics import METRICS, Evaluation, evaluate_densities, summ
 from sbilib.studies.one_bin import CONSTRAINTS, ToyDiscovery, one_bin_model, toy_discovery
 from sbilib.studies.pairs import FittedPair, cache_folder, fit_pair
 from sbilib.studies.parabolic import counting_skewness, edge_levels, predicted_level
-from sbilib.studies.published import sluijter_table_4_2
+from sbilib.studies.published import sluijter_table_4_2, sluijter_table_4_3
 from sbilib.studies.recipes import METHODS, RECIPES, Recipe, get_recipe
 from sbilib.studies.stacks import fit_pairs
 from sbilib.studies.stopped import fit_stopped_pair, stopped_recipe
@@ -99,10 +112,17 @@ __all__ = [
     "FittedPair",
     "FrameErrors",
     "FramedRecipe",
+    "HiggsModels",
+    "HiggsSplits",
     "InfernoRun",
     "InfernoStudy",
     "MemberToys",
     "Recipe",
+    "Reservoir",
+    "ReservoirToys",
+    "RocCurve",
+    "ShiftedBatches",
+    "StandardizedProblem",
     "SubEnsemble",
     "SummaryMetrics",
     "SummaryRun",
@@ -111,6 +131,7 @@ __all__ = [
     "SweepResult",
     "SweepRunner",
     "SymmetryJob",
+    "TabulatedPair",
     "ToyDiscovery",
     "TrainedSummaries",
     "best_rates",
@@ -144,10 +165,13 @@ __all__ = [
     "fit_decomposition",
     "fit_ensembles",
     "fit_framed_pair",
+    "fit_higgs_framed",
+    "fit_higgs_pairs",
     "fit_job",
     "fit_normal_pair",
     "fit_pair",
     "fit_pairs",
+    "fit_scaling",
     "fit_stopped_pair",
     "flow_losses",
     "frame_errors",
@@ -157,17 +181,24 @@ __all__ = [
     "gather",
     "get_recipe",
     "hard_templates",
+    "higgs_framed_recipe",
+    "higgs_recipe",
+    "higgs_test_sets",
     "landscape_values",
     "mean_square_shifts",
     "member_spread",
     "metrics_by_swaps",
+    "model_disagreement",
     "model_means",
     "one_bin_model",
     "predicted_level",
+    "problem_yields",
+    "reservoir_error",
     "sample_spectra",
     "shifted_coverage",
     "simulate_normal_fits",
     "sluijter_table_4_2",
+    "sluijter_table_4_3",
     "statistic_at_alpha",
     "stopped_recipe",
     "summarize_bootstrap_coverage",
@@ -175,13 +206,16 @@ __all__ = [
     "summarize_sweep",
     "summarize_symmetry",
     "summarize_toy_coverage",
+    "summarize_toys",
     "symmetry_table",
     "test_points",
     "toy_coverage",
+    "toy_disagreement",
     "toy_discovery",
     "train_inferno",
     "train_summaries",
     "turning_points",
     "two_bin_templates",
+    "warning_roc",
     "widen_intervals",
 ]

@@ -1,0 +1,201 @@
+"""Particle-level events of either route in folders, and their features.
+
+A folder holds, for each component, archives ``signal-0000.npz``, ... of `TruthEvents`, and beside them the
+summaries of the generator as JSON.  The comparison of the routes (`sbilib.studies.higgs_routes`) reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sbilib.atomic import write_atomically
+from sbilib.errors import DataError, check_choice, check_count
+from sbilib.problems.base import COMPONENTS
+from sbilib.simulation.tau_decays import DecayLibrary, build_library
+from sbilib.simulation.truth import TruthEvents
+
+__all__ = ["DISCRETE_FEATURES", "make_truth", "read_summaries", "read_truth", "truth_features"]
+
+Floats = NDArray[np.float64]
+
+DISCRETE_FEATURES = ("lepton is a muon", "tau charged hadrons", "jets", "PRI_n_jets")
+"""Features with few values, for which a chi-squared test is apt and a Kolmogorov-Smirnov test is not."""
+
+_CHUNK = {"fast": 5000, "plain": 1000}
+_FIRST_SEED = {"fast": 400_000_000, "plain": 500_000_000}
+
+
+def truth_features(events: TruthEvents) -> dict[str, Floats]:
+    """Every feature of lepton, tau, missing momentum and jets at particle level, and combinations of them.
+
+    Args:
+        events: n events.
+
+    Returns:
+        By name, one value an event, GeV and rad; what belongs to a jet has values only for events with that
+        jet.  The mass of the visible tau counts here, unlike in the features of the challenge.
+
+    Example:
+        >>> features = truth_features(TruthEvents.empty())
+        >>> len(features), features["visible mass"].shape
+        (29, (0,))
+    """
+    return {**_single_objects(events), **_combinations(events), **_of_jets(events)}
+
+
+def _single_objects(events: TruthEvents) -> dict[str, Floats]:
+    lepton, tau = events.lepton.astype(np.float64).T, events.tau.astype(np.float64).T
+    missing = events.invisible.astype(np.float64)
+    missing_phi = np.arctan2(missing[:, 1], missing[:, 0])
+    return {
+        "lepton pt": lepton[0],
+        "lepton eta": lepton[1],
+        "lepton phi": lepton[2],
+        "lepton is a muon": events.lepton_is_muon.astype(np.float64),
+        "tau pt": tau[0],
+        "tau eta": tau[1],
+        "tau phi": tau[2],
+        "tau mass": tau[3],
+        "tau charged hadrons": events.n_charged.astype(np.float64),
+        "missing pt": np.hypot(*missing.T),
+        "missing phi from lepton": _wrapped(missing_phi - lepton[2]),
+        "missing phi from tau": _wrapped(missing_phi - tau[2]),
+    }
+
+
+def _combinations(events: TruthEvents) -> dict[str, Floats]:
+    lepton, tau = events.lepton.astype(np.float64), events.tau.astype(np.float64)
+    missing = events.invisible.astype(np.float64)
+    visible = _transverse(lepton) + _transverse(tau)
+    distance = _wrapped(lepton[:, 2] - tau[:, 2]), lepton[:, 1] - tau[:, 1]
+    tau_energy = np.hypot(tau[:, 0] * np.cosh(tau[:, 1]), tau[:, 3])
+    energy = lepton[:, 0] * np.cosh(lepton[:, 1]) + tau_energy
+    longitudinal = lepton[:, 0] * np.sinh(lepton[:, 1]) + tau[:, 0] * np.sinh(tau[:, 1])
+    mass_squared = energy**2 - longitudinal**2 - (visible**2).sum(axis=1)
+    missing_pt = np.hypot(*missing.T)
+    # The scalar product of lepton and missing momentum stands for the angle between them.
+    along = (_transverse(lepton) * missing).sum(axis=1)
+    return {
+        "visible mass": np.sqrt(np.maximum(mass_squared, 0.0)),
+        "pt ratio": lepton[:, 0] / tau[:, 0],
+        "delta phi": np.abs(distance[0]),
+        "delta eta": np.abs(distance[1]),
+        "delta R": np.hypot(*distance),
+        "product of eta": lepton[:, 1] * tau[:, 1],
+        "transverse mass": np.sqrt(np.maximum(2.0 * (lepton[:, 0] * missing_pt - along), 0.0)),
+        "pt of lepton, tau, missing": np.hypot(*(visible + missing).T),
+        "pt of lepton and tau": np.hypot(*visible.T),
+        "sum of pt": lepton[:, 0] + tau[:, 0],
+        "recoil": np.hypot(*events.recoil.astype(np.float64).T),
+    }
+
+
+def _of_jets(events: TruthEvents) -> dict[str, Floats]:
+    jets = events.jets.astype(np.float64)
+    number = (jets[..., 0] > 0.0).sum(axis=1)
+    one, two = number >= 1, number >= 2
+    return {
+        "jets": number.astype(np.float64),
+        "jet 1 pt": jets[one, 0, 0],
+        "jet 1 eta": jets[one, 0, 1],
+        "jet 1 phi from lepton": _wrapped(jets[one, 0, 2] - events.lepton[one, 2]),
+        "jet 2 pt": jets[two, 1, 0],
+        "sum of jet pt": jets[one, :, 0].sum(axis=1),
+    }
+
+
+def read_truth(folder: Path, component: str) -> TruthEvents:
+    """All events of a component in a folder.
+
+    Raises:
+        DataError: if there are none or a file is damaged.
+    """
+    check_choice("component", component, COMPONENTS)
+    files = sorted(folder.glob(f"{component}-*.npz"))
+    if not files:
+        raise DataError(
+            f"{folder} holds no {component} events ({component}-*.npz); make them with "
+            "`sbilib simulate compare-routes` and a number of events, or name another folder"
+        )
+    return TruthEvents.concatenate([TruthEvents.load(file) for file in files])
+
+
+def read_summaries(folder: Path, component: str) -> list[dict[str, Any]]:
+    """What the generator wrote about the events of a component, one mapping per run.
+
+    Raises:
+        DataError: if a summary cannot be read.
+    """
+    try:
+        return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{component}*.json"))]
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"a summary of the {component} events in {folder} cannot be read ({error}); make them anew"
+        ) from error
+
+
+def make_truth(
+    folder: Path, route: str, n_events: int, *, seed: int = 0, say: Callable[[str], None] | None = None
+) -> None:
+    """Generate ``n_events`` preselected events of each component by one route; finished files are kept.
+
+    Args:
+        folder: where the files go; a run that was stopped goes on with the next file.
+        route: ``"fast"`` or ``"plain"``.
+        n_events: events of each component, rounded up to whole files of 5000 (fast) or 1000 (plain).
+        seed: different seeds give independent events.
+        say: takes a line for each finished file.
+
+    Raises:
+        DependencyError: if Pythia is not installed.
+        ParameterError: for an unknown route or a negative number.
+    """
+    from sbilib.simulation.fast_route import generate_fast
+    from sbilib.simulation.plain_route import generate_plain
+
+    size = _CHUNK[check_choice("route", route, ("fast", "plain"))]
+    check_count("n_events", n_events, low=1)
+    check_count("seed", seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(-(-n_events // size)):
+        for which, component in enumerate(COMPONENTS):
+            events_file = folder / f"{component}-{number:04d}.npz"
+            if events_file.with_suffix(".json").is_file():
+                continue
+            run_seed = _FIRST_SEED[route] + 1_000_000 * seed + 2 * number + which
+            if route == "fast":
+                library = _library(folder / "tau-decays.npz", seed)
+                run = generate_fast(component, size, run_seed, library=library, chunk=size)
+            else:
+                run = generate_plain(component, size, run_seed, chunk=size)
+            parts = list(run)
+            TruthEvents.concatenate([part for part, _ in parts]).save(events_file)
+            # Written last: a file without its summary is made again.
+            write_atomically(events_file.with_suffix(".json"), json.dumps(asdict(parts[-1][1])).encode())
+            if say is not None:
+                say(f"{route} route: {events_file.name}")
+
+
+def _library(path: Path, seed: int) -> DecayLibrary:
+    try:
+        return DecayLibrary.load(path)
+    except DataError:
+        library = build_library(seed=seed)
+        library.save(path)
+        return library
+
+
+def _transverse(momentum: Floats) -> Floats:
+    pt, phi = momentum[:, 0], momentum[:, 2]
+    return np.stack([pt * np.cos(phi), pt * np.sin(phi)], axis=1)
+
+
+def _wrapped(phi: Floats) -> Floats:
+    return np.asarray((phi + np.pi) % (2.0 * np.pi) - np.pi)
