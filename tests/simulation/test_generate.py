@@ -15,9 +15,9 @@ import pytest
 from sbilib import atomic
 from sbilib.errors import DataError, DependencyError, ParameterError, SbilibError
 from sbilib.simulation.check import check_sample
-from sbilib.simulation.chunks import ChunkStore, PythiaSource, _chunk_seeds
+from sbilib.simulation.chunks import ChunkStore, PythiaSource, _chunk_seeds, make_chunk
 from sbilib.simulation.files import MANIFEST, SPLITS, read_manifest, read_split
-from sbilib.simulation.generate import PARTS, generate_sample, missing_events
+from sbilib.simulation.generate import PARTS, _Plan, generate_sample, missing_events
 from sbilib.simulation.generator import GenerationSettings
 from sbilib.simulation.sample import SampleSettings, SampleSizes
 
@@ -66,7 +66,9 @@ def test_the_manifest_says_how_the_events_were_made(reference: Path) -> None:
     assert manifest.cross_sections == {"signal": 5.0, "background": 5.0}
     flow = manifest.settings["cut_flow"]["signal"]  # type: ignore[index]
     assert flow["produced"] == 2 * flow["preselected"]
-    assert manifest.efficiencies["signal"] == flow["tau pt and eta"] / flow["produced"]
+    # The factor that all events share is left out of the simulation, not of the efficiency.
+    common = _SETTINGS.response.common_efficiency
+    assert manifest.efficiencies["signal"] == flow["tau pt and eta"] / flow["produced"] * common
     assert {"sbilib", "numpy", "pythia"} <= set(manifest.versions)
 
 
@@ -92,7 +94,7 @@ def test_another_seed_gives_other_events(reference: Path, tmp_path: Path) -> Non
 def test_an_interrupt_before_or_after_any_file_is_written_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    sizes = SampleSizes(signal={"train": 100, "test-1": 20}, background={"train": 20})
+    sizes = SampleSizes(signal={"train": 200, "test-1": 20}, background={"train": 20})
     generate_sample(tmp_path / "whole", sizes, _SETTINGS, source=ToySource())
     whole = _content(tmp_path / "whole")
     real, stop_at, n_written = os.replace, 0, 0
@@ -118,8 +120,9 @@ def test_an_interrupt_before_or_after_any_file_is_written_changes_nothing(
         else:
             n_finished = stop_at - 1
         assert _content(folder) == whole
-    # Two files for each of three chunks, three tables, and the manifest.
-    assert n_finished == 2 * 3 + 3 + 1
+    # Two files for each chunk, three tables, and the manifest.
+    chunks: dict[str, int] = read_manifest(tmp_path / "whole").seeds["chunks"]  # type: ignore[assignment]
+    assert n_finished == 2 * sum(chunks.values()) + 3 + 1
 
 
 _PROGRAM = """
@@ -194,6 +197,19 @@ class _StopsAt(ToySource):
         if component == self.component:
             raise SbilibError("stop")
         return super().events(component, n_events, seed)
+
+
+def test_the_next_chunk_is_the_first_that_is_neither_finished_nor_running(tmp_path: Path) -> None:
+    store, sizes = ChunkStore(tmp_path), SampleSizes(signal={"train": 500}, background={})
+    chunks = [make_chunk(ToySource(), _SETTINGS, store, "signal", index) for index in range(1, 9)]
+    plan = _Plan(sizes, _SETTINGS, store)
+    assert plan.rows("signal") == sum(chunk.rows for chunk in chunks) > 500
+    # Enough events are there, but the first chunk is not, and without it none of the others counts.
+    assert plan.next_chunk(frozenset()) == ("signal", 0)
+    assert plan.next_chunk(frozenset({("signal", 0)})) is None
+    store.record("signal", 2).unlink()
+    plan = _Plan(sizes, _SETTINGS, store)
+    assert plan.next_chunk(frozenset({("signal", 0)})) == ("signal", 2)
 
 
 def test_a_finished_data_set_is_not_made_again(reference: Path) -> None:
