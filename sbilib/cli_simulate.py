@@ -70,5 +70,40 @@ def check(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder 
     print(f"{found.n_files} files are as the manifest says")
 
 
+@app.command("compare-routes")
+def compare_routes(
+    plain: Annotated[int, typer.Option(metavar="N", help="Events of each kind by the plain route.")] = 0,
+    fast: Annotated[int, typer.Option(metavar="N", help="Events of each kind by the fast route.")] = 0,
+    plain_events: Annotated[
+        Path | None, typer.Option(help="Folder of events of the plain route; by default one in the cache.")
+    ] = None,
+    fast_events: Annotated[
+        Path | None, typer.Option(help="Folder of events of the fast route; by default one in the cache.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of events and detector.")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder of the results.")] = Path(
+        "results/higgs-events/standard"
+    ),
+) -> None:
+    """Test whether both routes make the same events; with 0 events it takes those in the folders."""
+    from sbilib.problems.higgs_data import cached_data_folder
+    from sbilib.studies.higgs_routes import summarize_comparison, write_comparison
+    from sbilib.studies.higgs_truth import make_truth
+
+    folders = {"plain": plain_events, "fast": fast_events}
+    places = {
+        route: folder or cached_data_folder().parent / f"higgs-routes-{route}"
+        for route, folder in folders.items()
+    }
+    for route, n_events in (("plain", plain), ("fast", fast)):
+        if n_events != 0:
+            make_truth(places[route], route, n_events, seed=seed, say=_say)
+    table = write_comparison(output, places["plain"], places["fast"], seed=seed, say=_say)
+    for row in summarize_comparison(table).reset_index().to_dict("records"):
+        names = f"{row['stage']:37s} {row['component']:10s}"
+        print(f"{names} p of all {row['features']} features {row['p of all']:.3f}")
+    print(output)
+
+
 def _say(message: str) -> None:
     print(f"sbilib: {message}", file=sys.stderr, flush=True)

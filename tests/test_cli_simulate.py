@@ -111,3 +111,20 @@ def test_check_of_nothing_says_how_to_make_data(tmp_path: Path) -> None:
     result = simulate("check", str(tmp_path / "nowhere"))
     assert result.exit_code == 1
     assert "sbilib simulate higgs" in result.output
+
+
+def test_the_routes_are_compared_from_folders(tmp_path: Path) -> None:
+    from .simulation.toy_truth import toy_truth
+
+    for route, seed in (("plain", 1), ("fast", 5)):
+        (tmp_path / route).mkdir()
+        for number, name in enumerate(("signal", "background")):
+            toy_truth(800, seed + number).save(tmp_path / route / f"{name}-0000.npz")
+    folders = ("--plain-events", str(tmp_path / "plain"), "--fast-events", str(tmp_path / "fast"))
+    result = simulate("compare-routes", *folders, "--output", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "manifest.json").is_file()
+    assert result.output.count("p of all 29 features") == 4
+    nothing = simulate("compare-routes", "--plain-events", str(tmp_path), "--output", str(tmp_path / "no"))
+    assert nothing.exit_code == 1
+    assert "holds no signal events" in nothing.output
