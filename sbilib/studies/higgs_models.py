@@ -111,6 +111,7 @@ class HiggsModels:
         n_events: events of a toy and of a bootstrap set.
         n_bootstrap: bootstrap sets of each test set; 0 leaves the published metrics out.
         n_test_events: events of a test set.
+        table_spacing: spacing of the tables of densities of two features (`TabulatedPair`).
         seed: seed of test sets and toys.
 
     Raises:
@@ -133,6 +134,7 @@ class HiggsModels:
     n_events: int = 1000
     n_bootstrap: int = 100
     n_test_events: int = 9000
+    table_spacing: float = 0.1
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -182,7 +184,7 @@ class HiggsModels:
         """
         method, first, last = unit.rsplit("-", 2)
         pairs = self.fit(method, range(int(first), int(last) + 1), splits)
-        sound = {pair.seed: _quick(pair.densities, splits) for pair in pairs if not pair.diverged}
+        sound = {pair.seed: self._quick(pair.densities, splits) for pair in pairs if not pair.diverged}
         parts = [_facts(pair, method).assign(kind="training") for pair in pairs]
         if sound:
             parts += [self._toy_rows(sound, method, splits), *self._bootstrap_rows(sound, method, splits)]
@@ -204,6 +206,13 @@ class HiggsModels:
         return fit_higgs_pairs(
             splits.train, recipe, seeds=list(seeds), validation=splits.validation, scaling=scaling
         )
+
+    def _quick(self, densities: ComponentDensities, splits: HiggsSplits) -> ComponentDensities:
+        """The densities, tabulated where they have two features."""
+        if not isinstance(densities, ScaledPair) or densities.scaling.config.n_coordinates != 2:
+            return densities
+        span, spacing = splits.train.scan_range, self.table_spacing
+        return TabulatedPair(densities, densities.scaling, nuisance_range=span, spacing=spacing)
 
     def _groups(self) -> list[range]:
         seeds = range(_FIRST_SEED, _FIRST_SEED + self.n_pairs)
@@ -237,13 +246,6 @@ class HiggsModels:
             )
             rows.append(table.assign(kind="bootstrap", seed=seed, method=method))
         return rows
-
-
-def _quick(densities: ComponentDensities, splits: HiggsSplits) -> ComponentDensities:
-    """The densities, tabulated where they have two features."""
-    if not isinstance(densities, ScaledPair) or densities.scaling.config.n_coordinates != 2:
-        return densities
-    return TabulatedPair(densities, densities.scaling, nuisance_range=splits.train.scan_range)
 
 
 def _facts(pair: FittedPair, method: str) -> pd.DataFrame:
