@@ -38,7 +38,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-simulate: $(READY) ## Add Pythia 8 to generate events with (Linux and macOS; GPL)
+simulate: $(READY) ## Add Pythia 8 to generate events with (wheels for Linux and recent macOS; GPL)
 	@$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-simulate.lock
 
 book: $(READY) ## Run the studies that have no published run, then build the book from the published runs
