@@ -80,9 +80,17 @@ def _bins(columns: Sequence[pd.Series]) -> np.ndarray:
 def _draw_histograms(axis: Axes, table: pd.DataFrame, metric: str, bins: np.ndarray) -> None:
     for method in ("flow", "classifier"):
         values, style = table.loc[table["method"] == method, metric].dropna(), METHOD_STYLES[method]
-        axis.hist(values, bins, color=style.color, alpha=0.18, linewidth=0)
-        line = {"color": style.color, "linestyle": style.linestyle, "linewidth": 1.4}
-        axis.hist(values, bins, histtype="step", label=style.label, **line)
+        edges = bins.tolist()
+        axis.hist(values, edges, color=style.color, alpha=0.18, linewidth=0)
+        axis.hist(
+            values,
+            edges,
+            histtype="step",
+            label=style.label,
+            color=style.color,
+            linestyle=style.linestyle,
+            linewidth=1.4,
+        )
 
 
 def plot_coverage_at_points(

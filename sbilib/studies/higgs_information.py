@@ -77,7 +77,7 @@ def widths_of(information: Tensor) -> Widths:
         DataError: if it is singular: the data cannot tell the two parameters apart.
 
     Example:
-        >>> widths_of(torch.tensor([[4.0, 0.0], [0.0, 100.0]]))
+        >>> widths_of(torch.tensor([[4.0, 0.0], [0.0, 100.0]], dtype=torch.float64))
         Widths(mu=1.0, z=0.2, mu_fixed=1.0)
     """
     if not bool(torch.linalg.matrix_rank(information.double()) == 2):

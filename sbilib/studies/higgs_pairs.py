@@ -217,8 +217,9 @@ def compare_swapped_pairs(pairs: pd.DataFrame, metric: str) -> SwapTest:
         metric: a column of it; for one in which low is good, pass a column of negative values.
     """
     flows = pairs[(pairs["recipe"] == "sluijter") & (pairs["method"] == "flow") & ~pairs["diverged"]]
-    whole = flows["min swaps"].astype("Int64")
-    return compare_swaps(flows.assign(**{"case": "higgs", "min swaps": whole}), metric)
+    flows = flows.assign(case="higgs")
+    flows["min swaps"] = flows["min swaps"].astype("Int64")
+    return compare_swaps(flows, metric)
 
 
 def feature_information(
