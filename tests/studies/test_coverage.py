@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_the_kept_tables_alone(cache, monkeypatch):
 
     kept_table("demo", {"seed": 1}, lambda: pd.DataFrame({"x": [1]}))
     before = {path: path.read_bytes() for path in cache.iterdir()}
-    monkeypatch.setattr("sbilib.studies.kept.os.replace", full)
+    monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(CheckpointError, match="No space left on device; free some space"):
         kept_table("demo", {"seed": 2}, lambda: pd.DataFrame({"x": [2]}))
     assert {path: path.read_bytes() for path in cache.iterdir()} == before
