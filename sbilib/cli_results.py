@@ -22,7 +22,6 @@ __all__ = ["app", "tables_of"]
 
 # Modules are imported only when asked for: they are slow to import.
 _MODULES = {
-    "higgs-coverage": "higgs_coverage",
     "inferno-benchmark": "inferno_benchmark",
     "neos": "neos_study",
 }

@@ -79,5 +79,5 @@ def _legend_above(figure: Figure, axes: Sequence[Axes]) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
-        list(entries.values()), list(entries), loc="outside upper center", ncols=min(len(entries), 4)
+        list(entries.values()), list(entries), loc="outside upper center", ncols=min(len(entries), 3)
     )

@@ -160,7 +160,7 @@ class CoveragePlan:
     n_bootstrap: int = 40
     n_test_events: int = 9000
     n_test_splits: int = 5
-    table_spacing: float = 0.1
+    table_spacing: float = 0.05
     compile_models: bool = True
 
     def __post_init__(self) -> None:

@@ -134,7 +134,7 @@ class HiggsModels:
     n_events: int = 1000
     n_bootstrap: int = 100
     n_test_events: int = 9000
-    table_spacing: float = 0.1
+    table_spacing: float = 0.05
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -3,6 +3,12 @@
 The table covers coordinates in which the events are nearly normal (`FeatureScaling`) and some nuisance
 values; between them the log densities are cubic in the coordinates (`TabulatedMembers`) and cubic splines of
 the nuisance parameter.
+
+A flow has kinks in its second derivative where its splines have knots, and they move with the nuisance
+parameter.  A coarse table turns them into waves of the log-likelihood along the nuisance parameter.  On the
+Higgs case, for 1000 events, their amplitude is 0.3 at a spacing of 0.1, which moves the ends of intervals by
+a third of a standard deviation, and 0.07 at 0.05.  Classifiers with a polynomial in the nuisance parameter
+have none (below 0.01 at 0.1).
 """
 
 from __future__ import annotations
@@ -60,7 +66,7 @@ class TabulatedPair:
         *,
         nuisance_range: tuple[float, float],
         n_nodes: int = 21,
-        spacing: float = 0.1,
+        spacing: float = 0.05,
     ) -> None:
         if scaling.config.n_coordinates != 2 or scaling.config.indicators:
             raise ParameterError(f"a table needs a scaling of two features, got {scaling.config}")
