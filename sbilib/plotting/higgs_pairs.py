@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sbilib.plotting.coverage import NOMINAL_LEVEL
+from sbilib.plotting.legends import legend_above
 from sbilib.plotting.style import METHOD_STYLES, NEUTRAL_COLOR, SERIES_COLORS, figure_size, style_context
 
 __all__ = [
@@ -64,7 +65,7 @@ def plot_pair_histograms(rows: Mapping[str, pd.DataFrame], levels: Mapping[str, 
             axes[-1, column].xaxis.set_major_locator(MaxNLocator(3))
         for axis, name in zip(axes[:, 0], rows, strict=True):
             axis.set_ylabel(f"{name}\npairs")
-        _legend_above(figure, axes.ravel().tolist())
+        legend_above(figure, axes.ravel().tolist(), columns=5)
     return figure
 
 
@@ -122,7 +123,7 @@ def plot_coverage_at_points(
                 )
             axis.set(title=title, xlabel=r"true $\mu$, $z$")
         axes[0].set_ylabel("coverage")
-        _legend_above(figure, list(axes))
+        legend_above(figure, list(axes), columns=5)
     return figure
 
 
@@ -160,7 +161,7 @@ def plot_toys_beside_bootstrap(
                 ylim=(float(table["bootstrap"].min()) - 0.02, ends[1]),
             )
         axes[0].set_ylabel("coverage in bootstrap sets")
-        _legend_above(figure, list(axes))
+        legend_above(figure, list(axes), columns=5)
     return figure
 
 
@@ -199,14 +200,3 @@ def plot_swap_losses(
         axes[0].set_ylabel("excess loss [nats/event]")
         axes[0].set_ylim(bottom=0.0)
     return figure
-
-
-def _legend_above(figure: Figure, axes: Sequence[Axes]) -> None:
-    entries = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        list(entries.values()), list(entries), loc="outside upper center", ncols=min(len(entries), 5)
-    )

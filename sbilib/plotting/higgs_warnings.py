@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sbilib.plotting.legends import legend_above
 from sbilib.plotting.style import METHOD_STYLES, NEUTRAL_COLOR, SERIES_COLORS, figure_size, style_context
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def plot_warnings(panels: Mapping[str, Mapping[str, RocBand]]) -> Figure:
             axis.plot([0, 1], [0, 1], color=NEUTRAL_COLOR, linewidth=0.8, linestyle=":", label="chance")
             axis.set(title=title, xlabel="share of right models with an alarm", xlim=(0, 1), ylim=(0, 1.01))
         axes[0].set_ylabel("share of wrong models with an alarm")
-        _legend_above(figure, list(axes))
+        legend_above(figure, list(axes), columns=3)
     return figure
 
 
@@ -68,16 +68,5 @@ def plot_disagreement_and_coverage(
             axis.set(title=_PARAMETERS[parameter], xlabel=r"mean disagreement $D$ with the other method")
             axis.set_xlim(left=0.0)
         axes[0].set_ylabel("coverage at one true $z$")
-        _legend_above(figure, list(axes))
+        legend_above(figure, list(axes), columns=3)
     return figure
-
-
-def _legend_above(figure: Figure, axes: Sequence[Axes]) -> None:
-    entries = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        list(entries.values()), list(entries), loc="outside upper center", ncols=min(len(entries), 3)
-    )
