@@ -22,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["fit_shape"]
+__all__ = ["even_part", "fit_arrays", "fit_shape"]
 
-_Array = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 _BOUND = 5.0
-_N_GRID = 65
+_GRID = np.linspace(0.0, _BOUND, 65)
 _MOST_STEPS = 60
 # A Newton step squares the error, so one this small is the last; halving a bracket must go on much longer.
 _LAST_NEWTON, _LAST_HALVING = 1e-5, 1e-10
@@ -53,39 +53,39 @@ def fit_shape(
         0.137
     """
     given = (data, signal, background, up, down, poi_value)
-    found = _fit(*(np.asarray(each.detach().cpu().numpy(), dtype=np.float64) for each in given))
+    found = fit_arrays(*(np.asarray(each.detach().cpu().numpy(), dtype=np.float64) for each in given))
     return torch.as_tensor(found, device=data.device)
 
 
-def _fit(
-    data: _Array, signal: _Array, background: _Array, up: _Array, down: _Array, poi_value: _Array
-) -> _Array:
+def fit_arrays(
+    data: Array, signal: Array, background: Array, up: Array, down: Array, poi_value: Array
+) -> Array:
+    """What :func:`fit_shape` finds, of arrays in float64."""
     counts, measured = data[..., :-1], data[..., -1]
     slope, bend = 0.5 * (up - down), 0.5 * (up + down) - background
     fixed = poi_value[..., None] * signal + background
 
-    def value(alpha: _Array) -> _Array:
+    def value(alpha: Array) -> Array:
         at = alpha[..., None]
-        rate = fixed + slope * at + bend * _even(at)[0]
+        rate = fixed + slope * at + bend * even_part(at)[0]
         return _poisson(counts, rate) + 0.5 * np.square(alpha - measured)
 
     batch = np.broadcast_shapes(fixed.shape[:-1], slope.shape[:-1], data.shape[:-1])
-    half = np.linspace(0.0, _BOUND, _N_GRID)
     # A bend makes two minima that differ by little, so both sides of zero are tried.
     side = np.array([-1.0, 1.0]).reshape(2, *(1,) * len(batch))
-    start = half[value(half.reshape(-1, *(1,) * (len(batch) + 1)) * side).argmin(0)] * side
+    start = _GRID[value(_GRID.reshape(-1, *(1,) * (len(batch) + 1)) * side).argmin(0)] * side
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         found = _polished(start, side, counts, fixed, slope, bend, measured)
     lower = value(found)
-    better: _Array = np.where(lower[1] < lower[0], found[1], found[0])
+    better: Array = np.where(lower[1] < lower[0], found[1], found[0])
     return better
 
 
 def _polished(
-    start: _Array, side: _Array, counts: _Array, fixed: _Array, slope: _Array, bend: _Array, measured: _Array
-) -> _Array:
+    start: Array, side: Array, counts: Array, fixed: Array, slope: Array, bend: Array, measured: Array
+) -> Array:
     """Newton steps from grid points, inside a bracket of their neighbors on the same side of zero."""
-    alpha, spacing = start, _BOUND / (_N_GRID - 1)
+    alpha, spacing = start, _GRID[1]
     low = np.maximum(alpha - spacing, np.where(side > 0, 0.0, -_BOUND))
     high = np.minimum(alpha + spacing, np.where(side > 0, _BOUND, 0.0))
     for _ in range(_MOST_STEPS):
@@ -104,7 +104,7 @@ def _polished(
     return alpha
 
 
-def _even(alpha: _Array) -> tuple[_Array, _Array, _Array]:
+def even_part(alpha: Array) -> tuple[Array, Array, Array]:
     """``(15 a^2 - 10 a^4 + 3 a^6) / 8``, outside of one ``|a|``, with two derivatives: code 4p."""
     square = alpha * alpha
     outside = square > 1
@@ -113,21 +113,21 @@ def _even(alpha: _Array) -> tuple[_Array, _Array, _Array]:
     return value, first, np.where(outside, 0.0, (15 + square * (45 * square - 60)) / 4)
 
 
-def _poisson(counts: _Array, rate: _Array) -> _Array:
+def _poisson(counts: Array, rate: Array) -> Array:
     """Negative log likelihood without constants, infinite for a rate that the data exclude."""
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(counts > 0, rate - counts * np.log(rate), rate)
     excluded = (rate < 0) | ((rate == 0) & (counts > 0))
-    total: _Array = np.where(excluded, np.inf, terms).sum(-1)
+    total: Array = np.where(excluded, np.inf, terms).sum(-1)
     return total
 
 
 def _derivatives(
-    counts: _Array, fixed: _Array, slope: _Array, bend: _Array, alpha: _Array
-) -> tuple[_Array, _Array, NDArray[np.bool_]]:
+    counts: Array, fixed: Array, slope: Array, bend: Array, alpha: Array
+) -> tuple[Array, Array, NDArray[np.bool_]]:
     """First derivative of the Poisson terms, second of all terms, and whether all rates are allowed."""
     at = alpha[..., None]
-    even = _even(at)
+    even = even_part(at)
     rate = fixed + slope * at + bend * even[0]
     first, second = slope + bend * even[1], bend * even[2]
     allowed = ((rate > 0) | ((rate == 0) & (counts == 0))).all(-1)

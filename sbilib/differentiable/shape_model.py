@@ -16,14 +16,16 @@ modifiers are most of the time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from sbilib.differentiable.shape_fit import fit_shape
+from sbilib.differentiable.shape_fit import Array, even_part, fit_arrays
 from sbilib.differentiable.variances import binned_information
 from sbilib.errors import DataError
-from sbilib.histfactory.interpolation import additive_basis, additive_coefficients
 
 __all__ = ["shape_information", "shape_q"]
 
@@ -60,19 +62,62 @@ def shape_q(
         2.3214
     """
     _check(signal, background, up, down)
-    size = max(each.dim() for each in (signal, background, up, down)) - 1
-    under_test, origin = (signal.new_tensor(each).view(-1, *(1,) * size) for each in (tested, true))
-    data = origin.unsqueeze(-1) * signal + background
-    measured = torch.nn.functional.pad(data.detach(), (0, 1))
-    held = fit_shape(measured, signal, background, up, down, under_test)
-    slope, bend = additive_coefficients(down, background, up)
-    odd, even, _, _ = additive_basis("4p", held.unsqueeze(-1))
-    rate = under_test.unsqueeze(-1) * signal + background + slope * odd + bend * even
-    seen = data > 0
+    value: Tensor = _ShapeQ.apply(tuple(tested), tuple(true), signal, background, up, down)  # type: ignore[no-untyped-call]
+    return value
+
+
+class _ShapeQ(torch.autograd.Function):
+    """The statistic with the gradient that its closed form has.
+
+    The fitted parameter sits at a minimum or at a bound, so it adds nothing to the gradient.  All of it is
+    one pass over tiny arrays, in NumPy for the same reason as the fit.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tested: tuple[float, ...], true: tuple[float, ...], *templates: Tensor) -> Tensor:
+        arrays = [each.detach().cpu().numpy() for each in templates]
+        value, slopes = _q_and_slopes(tested, true, *arrays)
+        ctx.slopes, ctx.shapes = slopes, [each.shape for each in templates]
+        return torch.as_tensor(value, device=templates[0].device)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        weight = above.detach().cpu().numpy()[..., None]
+        gradients = ((weight * slope).sum(0) for slope in ctx.slopes)
+        found = (
+            torch.as_tensor(gradient, device=above.device).sum_to_size(shape)
+            for gradient, shape in zip(gradients, ctx.shapes, strict=True)
+        )
+        return (None, None, *found)
+
+
+def _q_and_slopes(
+    tested: Sequence[float], true: Sequence[float], signal: Array, background: Array, up: Array, down: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    """Statistic ``(n, *batch)`` and its derivative by each template, ``(n, *batch, n_bins)``."""
+    size = max(each.ndim for each in (signal, background, up, down))
+    under_test, origin = (np.reshape(each, (-1, *(1,) * size)) for each in (tested, true))
+    data = origin * signal + background
+    measured = np.concatenate((data, np.zeros((*data.shape[:-1], 1))), axis=-1)
+    held = fit_arrays(measured, signal, background, up, down, under_test[..., 0])[..., None]
+    even = even_part(held)[0]
+    rate = under_test * signal + background + held * (0.5 * (up - down))
+    rate = rate + even * (0.5 * (up + down) - background)
     # Without events a bin adds its rate alone; the ratio there is never looked at.
-    ratio = torch.where(seen, rate / torch.where(seen, data, 1.0), 1.0)
-    terms = rate - data - data * ratio.log()
-    return (2.0 * terms.sum(-1) + held.square()).clamp_min(0.0)
+    ratio = np.where(data > 0, rate / np.where(data > 0, data, 1.0), 1.0)
+    logarithm = np.log(ratio)
+    q = 2.0 * (rate - data - data * logarithm).sum(-1) + np.square(held[..., 0])
+    by_rate = np.where(data > 0, 2.0 - 2.0 / ratio, 2.0)
+    by_data = np.where(data > 0, -2.0 * logarithm, -2.0)
+    # At q = 0, the least it can be, all derivatives are zero but for rounding.
+    slopes = (
+        by_rate * under_test + by_data * origin,
+        by_rate * (1.0 - even) + by_data,
+        by_rate * 0.5 * (even + held),
+        by_rate * 0.5 * (even - held),
+    )
+    return np.maximum(q, 0.0), slopes
 
 
 def shape_information(
