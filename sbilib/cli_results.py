@@ -22,6 +22,8 @@ __all__ = ["app", "tables_of"]
 
 # Modules are imported only when asked for: they are slow to import.
 _MODULES = {
+    "higgs-coverage": "higgs_coverage",
+    "higgs-more-features": "higgs_features",
     "inferno-benchmark": "inferno_benchmark",
     "neos": "neos_study",
 }

@@ -51,7 +51,8 @@ def plot_map_against_data(summary: pd.DataFrame, *, nominal: float = 0.683) -> F
             )
             axes[0, column].set_title(f"${_NAMES[parameter]}$")
             axes[1, column].set_xlabel("training events of each component")
-            axes[1, column].set_ylim(bottom=0)
+        # Only once both panels are drawn, as a limit ends the scaling to the data of the row.
+        axes[1, 0].set_ylim(bottom=0)
         axes[0, 0].set_ylabel("coverage")
         axes[1, 0].set_ylabel("bias [σ]")
         figure.legend(handles=_handles(), loc="outside upper center", ncols=4)

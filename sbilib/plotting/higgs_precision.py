@@ -55,7 +55,7 @@ def plot_precision(table: pd.DataFrame, *, threshold: str) -> Figure:
             _draw_series(axes[0, column], part, sets, "width")
             _draw_series(axes[1, column], part, sets, "coverage")
             axes[0, column].set_title(_NAMES[parameter])
-            axes[0, column].set_ylim(bottom=0.0)
+            axes[0, column].set_ylim(0.0, 1.06 * axes[0, column].get_ylim()[1])
             axes[1, column].axhline(_NOMINAL, color=TRUTH_COLOR, linewidth=0.8)
             axes[1, column].axhspan(0.66, 0.70, color=NEUTRAL_COLOR, alpha=0.2, linewidth=0)
             axes[1, column].set_xticks(range(len(sets)), [str(number) for number in sets])

@@ -32,7 +32,7 @@ from sbilib.models.scaling import ScaledPair
 from sbilib.problems import COMPONENTS
 from sbilib.problems.higgs import HiggsTauTau
 from sbilib.studies.evaluation import evaluate_pair
-from sbilib.studies.higgs_models import HiggsModels, HiggsSplits, higgs_test_sets
+from sbilib.studies.higgs_models import CODE_OF_HIGGS_PAIRS, HiggsModels, HiggsSplits, higgs_test_sets
 from sbilib.studies.higgs_recipes import higgs_recipe
 from sbilib.studies.higgs_scaling import fit_scaling
 from sbilib.studies.higgs_tables import TabulatedPair
@@ -50,21 +50,7 @@ CURES: Mapping[str, Mapping[str, Any]] = {
 }
 """Changes of the published flow, by name of the variant."""
 
-_CODE = (
-    "likelihood/*.py",
-    "models/*.py",
-    "problems/higgs*.py",
-    "simulation/derived.py",
-    "simulation/energy_scale.py",
-    "studies/higgs_coverage.py",
-    "studies/higgs_models.py",
-    "studies/higgs_recipes.py",
-    "studies/higgs_scaling.py",
-    "studies/higgs_tables.py",
-    "studies/higgs_toys.py",
-    "studies/higgs_training.py",
-    "training/*.py",
-)
+_CODE = (*CODE_OF_HIGGS_PAIRS, "studies/higgs_coverage.py", "studies/higgs_models.py")
 _FITTED = [f"{name}_{part}" for name in ("mu", "z") for part in ("hat", "lower", "upper")]
 _LOSS_NODES, _LOSS_EVENTS = 20, 20_000
 _OTHERS = 5

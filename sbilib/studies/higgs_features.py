@@ -37,6 +37,7 @@ from sbilib.studies.higgs_information import (
     greedy_features,
     widths_of,
 )
+from sbilib.studies.higgs_models import CODE_OF_HIGGS_PAIRS
 from sbilib.studies.higgs_rates import LIKELIHOODS, fit_rates
 from sbilib.studies.higgs_recipes import higgs_recipe
 from sbilib.studies.higgs_scaling import fit_scaling
@@ -86,20 +87,10 @@ SCANNED_SCALES = (0.85, 1.15)
 
 _ENSEMBLE = "ensemble"
 _CODE = (
-    "likelihood/*.py",
-    "models/*.py",
-    "problems/higgs*.py",
-    "simulation/derived.py",
-    "simulation/energy_scale.py",
+    *CODE_OF_HIGGS_PAIRS,
     "studies/higgs_features.py",
     "studies/higgs_information.py",
     "studies/higgs_rates.py",
-    "studies/higgs_recipes.py",
-    "studies/higgs_scaling.py",
-    "studies/higgs_tables.py",
-    "studies/higgs_toys.py",
-    "studies/higgs_training.py",
-    "training/*.py",
 )
 
 

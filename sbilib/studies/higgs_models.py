@@ -32,15 +32,19 @@ from sbilib.studies.recipes import METHODS, RECIPES
 from sbilib.studies.sweep_run import flow_swaps
 from sbilib.studies.unit_results import UnitStudy
 
-__all__ = ["HiggsModels", "HiggsSplits", "higgs_test_sets"]
+__all__ = ["CODE_OF_HIGGS_PAIRS", "HiggsModels", "HiggsSplits", "higgs_test_sets"]
 
-_CODE = (
+CODE_OF_HIGGS_PAIRS = (
     "likelihood/*.py",
-    "models/*.py",
+    *(
+        f"models/{name}.py"
+        for name in ("classifier", "ensemble", "flow", "histogram", "made", "pair", "scaling", "spline")
+    ),
+    "models/stack.py",
+    "models/tabulated.py",
     "problems/higgs*.py",
     "simulation/derived.py",
     "simulation/energy_scale.py",
-    "studies/higgs_models.py",
     "studies/higgs_recipes.py",
     "studies/higgs_scaling.py",
     "studies/higgs_tables.py",
@@ -48,6 +52,9 @@ _CODE = (
     "studies/higgs_training.py",
     "training/*.py",
 )
+"""Patterns of the modules that decide trainings and fits of the Higgs case, apart from the study itself."""
+
+_CODE = (*CODE_OF_HIGGS_PAIRS, "studies/higgs_models.py")
 _FIRST_SEED = 1
 _NOT_FACTS = ("n_pairs", "methods", "compile_models")
 
