@@ -1,14 +1,18 @@
-"""The ``sbilib simulate`` commands: generate events of the Higgs case, and check files of events."""
+"""The ``sbilib simulate`` commands: generate events, and check files of events."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sbilib.errors import ParameterError
+
+if TYPE_CHECKING:
+    from sbilib.simulation.chunks import EventSource
+    from sbilib.simulation.sample import SampleSizes, Settings
 
 __all__ = ["app"]
 
@@ -36,17 +40,57 @@ def higgs(
     Validation and five test sets come on top, in the proportions of the sample in the repository.
     """
     from sbilib.problems.higgs_data import cached_data_folder
-    from sbilib.simulation.generate import generate_sample, missing_events
     from sbilib.simulation.sample import SampleSettings, SampleSizes
 
     sizes = SampleSizes.from_training(signal, background)
-    if signal + background == 0:
-        raise ParameterError("--signal and --background are both 0; ask for some events")
     settings = SampleSettings.for_sizes(sizes, seed=seed, route=route)
     folder = output or cached_data_folder()
+    _generate(folder, sizes, settings, workers=workers)
+    print(f"use them with HiggsTauTau(data={str(folder)!r})")
+
+
+@app.command("higgs-bsm")
+def higgs_bsm(
+    signal: Annotated[int, typer.Option(metavar="N", help="Training events of the heavy Higgs.")] = 20_000,
+    background: Annotated[int, typer.Option(metavar="N", help="Training events of top pairs.")] = 100_000,
+    workers: Annotated[int, typer.Option(metavar="W", help="Processes that generate.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of the data set.")] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder; by default $SBILIB_DATA/higgs-bsm or one in the user's cache."),
+    ] = None,
+) -> None:
+    """Generate events of the heavy Higgs search; it goes on where an earlier run was stopped.
+
+    Validation and reference events come on top, in the proportions of the sample in the repository.
+    """
+    from sbilib.problems.bsm_data import cached_bsm_folder
+    from sbilib.simulation.bsm_sample import BsmSettings, BsmSizes, BsmSource
+
+    sizes = BsmSizes.from_training(signal, background)
+    settings = BsmSettings.for_sizes(sizes, seed=seed)
+    folder = output or cached_bsm_folder()
+    _generate(folder, sizes, settings, workers=workers, source=BsmSource(settings))
+    print(f"use them with BsmFolder(Path({str(folder)!r}))")
+
+
+def _generate(
+    folder: Path,
+    sizes: SampleSizes,
+    settings: Settings,
+    *,
+    workers: int,
+    source: EventSource | None = None,
+) -> None:
+    """Generate a data set, and say what there is, or what is missing after an interrupt."""
+    from sbilib.simulation.generate import generate_sample, missing_events
+
+    if sizes.total("signal") + sizes.total("background") == 0:
+        raise ParameterError("--signal and --background are both 0; ask for some events")
+    progress = sys.stderr.isatty()
     try:
         manifest = generate_sample(
-            folder, sizes, settings, workers=workers, progress=sys.stderr.isatty(), say=_say
+            folder, sizes, settings, workers=workers, source=source, progress=progress, say=_say
         )
     except KeyboardInterrupt as interrupt:
         missing = missing_events(folder, sizes, settings)
@@ -56,7 +100,6 @@ def higgs(
         raise typer.Exit(_INTERRUPTED if type(interrupt) is KeyboardInterrupt else _TERMINATED) from None
     n_events = sum(file.rows for file in manifest.files)
     print(f"{n_events} events in {len(manifest.files)} files: {folder}")
-    print(f"use them with HiggsTauTau(data={str(folder)!r})")
 
 
 @app.command()

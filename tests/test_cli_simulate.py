@@ -14,6 +14,7 @@ from sbilib.simulation import generate
 from sbilib.simulation.files import read_manifest
 from sbilib.simulation.sample import SampleSettings
 
+from .simulation.toy_bsm import ToyBsmSource
 from .simulation.toy_truth import ToySource
 
 
@@ -52,6 +53,58 @@ def test_the_default_folder_is_where_the_problem_looks(
     assert simulate("higgs", "--signal", "30", "--background", "30").exit_code == 0
     assert data_folder() == cached_data_folder()
     assert data_folder().is_relative_to(tmp_path)
+
+
+@pytest.fixture
+def bsm_toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events of the heavy Higgs search come from the toy instead of Pythia."""
+    from sbilib.simulation import bsm_sample
+
+    monkeypatch.setattr(bsm_sample, "BsmSource", lambda settings: ToyBsmSource())
+
+
+@pytest.mark.usefixtures("bsm_toy")
+def test_events_of_the_heavy_higgs_search_come_with_validation_and_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sbilib.problems.bsm_data import bsm_data_folder
+
+    monkeypatch.setenv("SBILIB_DATA", str(tmp_path))
+    result = simulate("higgs-bsm", "--signal", "20", "--background", "50", "--seed", "3")
+    assert result.exit_code == 0, result.output
+    folder = bsm_data_folder()
+    assert str(folder) in result.output
+    checked = simulate("check", str(folder))
+    assert checked.exit_code == 0, checked.output
+    lines = [line.split() for line in checked.output.splitlines()]
+    assert lines[:5] == [
+        ["signal", "train", "20", "events"],
+        ["signal", "reference", "20", "events"],
+        ["background", "train", "50", "events"],
+        ["background", "validation", "5", "events"],
+        ["background", "reference", "60", "events"],
+    ]
+    again = simulate("higgs-bsm", "--signal", "21", "--background", "50", "--seed", "3")
+    assert again.exit_code == 1
+    assert "already holds a finished data set" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--signal", "-1"), "signal"),
+        (("--signal", "0", "--background", "0"), "ask for some events"),
+        (("--workers", "0"), "workers"),
+        (("--seed", "-3"), "seed"),
+    ],
+)
+def test_a_wrong_request_for_the_heavy_higgs_search_is_refused(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = simulate("higgs-bsm", "--output", str(tmp_path), *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_pythia_it_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

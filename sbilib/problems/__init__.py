@@ -2,6 +2,16 @@
 
 from sbilib.problems.base import COMPONENTS, ExactProblem, MappedProblem, Problem
 from sbilib.problems.blobs import BLOBS, BlobEvents, GaussianBlobs
+from sbilib.problems.bsm_data import (
+    BsmData,
+    BsmFolder,
+    BsmTables,
+    bsm_data_folder,
+    cached_bsm_folder,
+    default_bsm_data,
+    split_bsm_events,
+)
+from sbilib.problems.bsm_loaders import load_labeled_csv, load_uci_higgs
 from sbilib.problems.cut_example import FallingSpectrum, OneBinYields, SpectrumEvents, one_bin_yields
 from sbilib.problems.gaussian import GaussianToy
 from sbilib.problems.higgs import PUBLISHED_FEATURES, TAU_THRESHOLD, Efficiency, HiggsTauTau, WeightedEvents
@@ -51,6 +61,9 @@ __all__ = [
     "PUBLISHED_FEATURES",
     "TAU_THRESHOLD",
     "BlobEvents",
+    "BsmData",
+    "BsmFolder",
+    "BsmTables",
     "Efficiency",
     "EventFolder",
     "EventTable",
@@ -75,11 +88,16 @@ __all__ = [
     "TrainingSet",
     "WeightedEvents",
     "bootstrap_counts",
+    "bsm_data_folder",
+    "cached_bsm_folder",
     "cached_data_folder",
     "check_nuisance_map",
     "data_folder",
+    "default_bsm_data",
     "load_fair_universe",
     "load_higgsml",
+    "load_labeled_csv",
+    "load_uci_higgs",
     "make_test_set",
     "make_toys",
     "make_training_set",
@@ -88,6 +106,7 @@ __all__ = [
     "sigma_of_signal",
     "signal_count",
     "spawn_generators",
+    "split_bsm_events",
     "split_events",
     "transform_features",
 ]

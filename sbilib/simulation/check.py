@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbilib.errors import DataError
-from sbilib.simulation.files import MANIFEST, read_events, read_manifest
+from sbilib.simulation.bsm_schema import BSM_FORMAT
+from sbilib.simulation.files import HIGGS_FORMAT, MANIFEST, read_events, read_manifest
 from sbilib.simulation.generate import PARTS
 
 __all__ = ["SampleCheck", "check_sample"]
+
+_FORMATS = {table_format.sample: table_format for table_format in (HIGGS_FORMAT, BSM_FORMAT)}
 
 
 class SampleCheck(NamedTuple):
@@ -44,11 +47,16 @@ def check_sample(folder: Path) -> SampleCheck:
             f"{folder} is unfinished: {finished} chunks of events are there and no {MANIFEST}; give the "
             "command that began it again, and it goes on from there"
         )
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, None)
+    if manifest.sample not in _FORMATS:
+        raise DataError(
+            f"{folder} holds a data set of the kind {manifest.sample!r}, known are {', '.join(_FORMATS)}; "
+            "update sbilib or choose another folder"
+        )
     rows: dict[tuple[str, str], int] = {}
     keys = []
     for file in manifest.files:
-        events = read_events(folder / file.name, file)
+        events = read_events(folder / file.name, file, table_format=_FORMATS[manifest.sample])
         keys.append(_row_keys(events))
         place = (file.component, file.split)
         rows[place] = rows.get(place, 0) + len(events)

@@ -12,18 +12,17 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sbilib.atomic import write_atomically
 from sbilib.errors import DataError
-from sbilib.simulation.detector import detector_cut_flow, simulate_detector
-from sbilib.simulation.files import EventFile, read_events, write_events
+from sbilib.simulation.files import HIGGS_FORMAT, EventFile, read_events, write_events
 from sbilib.simulation.generator import PROCESSES, GenerationSettings, GenerationSummary, import_pythia
-from sbilib.simulation.sample import SampleSettings
-from sbilib.simulation.schema import PRIMARY
+from sbilib.simulation.sample import SampleSettings, Settings
+from sbilib.simulation.table_format import TableFormat
 from sbilib.simulation.tau_decays import DecayLibrary, build_library
 from sbilib.simulation.truth import TruthEvents
 
@@ -41,10 +40,8 @@ class EventSource(Protocol):
     def prepare(self) -> None:
         """Make what all chunks share, once, before any worker starts."""
 
-    def events(
-        self, component: str, n_events: int, seed: int
-    ) -> Iterator[tuple[TruthEvents, GenerationSummary]]:
-        """Yield ``n_events`` preselected events in parts, with the summary so far."""
+    def events(self, component: str, n_events: int, seed: int) -> Iterator[tuple[Any, Any]]:
+        """Yield ``n_events`` preselected events in parts, with the summary so far, as settings take them."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class Chunk:
         rows: events that passed the detector; their table is empty, and has no file, if there are none.
         sha256: of the table.
         cut_flow: events left after each step, from the produced ones on.
-        cross_section: of the process with one leptonic and one hadronic tau, before any selection, in pb.
+        cross_section: of what is produced, before any selection, in pb.
         versions: of the programs that made it.
     """
 
@@ -128,9 +125,11 @@ class ChunkStore:
 
     Args:
         folder: where they are.
+        table_format: of their tables.
     """
 
     folder: Path
+    table_format: TableFormat = HIGGS_FORMAT
 
     def table(self, component: str, index: int) -> Path:
         """The file of the events of a chunk."""
@@ -174,15 +173,16 @@ class ChunkStore:
         return hashlib.sha256(content).hexdigest() == chunk.sha256
 
     def events(self, chunk: Chunk) -> NDArray[np.float32]:
-        """The events of a chunk, ``(n, 16)``.
+        """The events of a chunk, ``(n, columns)``.
 
         Raises:
             DataError: if its file is missing, damaged or altered.
         """
         if chunk.rows == 0:
-            return np.empty((0, len(PRIMARY)), dtype=np.float32)
+            return np.empty((0, len(self.table_format.columns)), dtype=np.float32)
         path = self.table(chunk.component, chunk.index)
-        return read_events(path, EventFile(path.name, chunk.component, "train", chunk.rows, chunk.sha256))
+        expected = EventFile(path.name, chunk.component, "train", chunk.rows, chunk.sha256)
+        return read_events(path, expected, table_format=self.table_format)
 
 
 def _read_record(path: Path) -> Chunk | None:
@@ -193,7 +193,7 @@ def _read_record(path: Path) -> Chunk | None:
 
 
 def make_chunk(
-    source: EventSource, settings: SampleSettings, store: ChunkStore, component: str, index: int
+    source: EventSource, settings: Settings, store: ChunkStore, component: str, index: int
 ) -> Chunk:
     """Generate chunk ``index`` of a component, pass it through the detector, and write it.
 
@@ -203,25 +203,27 @@ def make_chunk(
     """
     seeds = _chunk_seeds(settings.seed, component, index)
     parts = list(source.events(component, settings.chunk_size, seeds.pythia))
-    truth, summary = TruthEvents.concatenate([part for part, _ in parts]), parts[-1][1]
-    # Twice from the same seed: once for the events, once for the counts.
-    primary, _ = simulate_detector(truth, settings.response, np.random.default_rng(seeds.detector))
-    counts = detector_cut_flow(truth, settings.response, np.random.default_rng(seeds.detector))
+    detected = settings.detect(parts, seeds.detector)
     sha256 = ""
-    if len(primary):
-        table = store.table(component, index)
-        written = write_events(store.folder, table.name, primary, component=component, split="train")
+    if len(detected.events):
+        written = write_events(
+            store.folder,
+            store.table(component, index).name,
+            detected.events,
+            component=component,
+            split="train",
+            table_format=store.table_format,
+        )
         sha256 = written.sha256
     chunk = Chunk(
         component=component,
         index=index,
         digest=settings.digest,
-        rows=len(primary),
+        rows=len(detected.events),
         sha256=sha256,
-        # The fast route may have a few more selected events than it hands over.
-        cut_flow={"produced": round(summary.n_produced * len(truth) / max(summary.n_selected, 1)), **counts},
-        cross_section=summary.cross_section * summary.lepton_hadron_fraction,
-        versions={"pythia": summary.pythia_version, "numpy": np.__version__},
+        cut_flow=detected.cut_flow,
+        cross_section=detected.cross_section,
+        versions={"pythia": detected.pythia_version, "numpy": np.__version__},
     )
     store.write(chunk)
     return chunk

@@ -29,7 +29,16 @@ from sbilib.errors import check_range
 from sbilib.simulation.schema import MISSING, PRIMARY
 from sbilib.simulation.truth import TruthEvents
 
-__all__ = ["DetectedEvents", "DetectorResponse", "detector_cut_flow", "simulate_detector"]
+__all__ = [
+    "DetectedEvents",
+    "DetectorResponse",
+    "calorimeter_resolution",
+    "detector_cut_flow",
+    "positive_factor",
+    "simulate_detector",
+    "transverse",
+    "wrapped",
+]
 
 Floats = NDArray[np.float64]
 
@@ -246,15 +255,15 @@ def _measure(truth: TruthEvents, response: DetectorResponse, generator: np.rando
     """What would be measured of each event if every object were found."""
     lepton, raw_tau, tau = truth.lepton.astype(np.float64), *_measure_tau(truth, response, generator)
     resolution = response.lepton_resolution(lepton[:, 0], lepton[:, 1], truth.lepton_is_muon)
-    lepton[:, 0] *= _positive_factor(resolution, generator)
+    lepton[:, 0] *= positive_factor(resolution, generator)
     raw_jets, jets = _measure_jets(truth, response, generator)
     true_jets = truth.jets.astype(np.float64)
-    soft = truth.recoil.astype(np.float64) - _transverse(true_jets).sum(axis=1)
+    soft = truth.recoil.astype(np.float64) - transverse(true_jets).sum(axis=1)
     noise, stochastic = response.soft_noise
     activity = lepton[:, 0] + raw_tau[:, 0] + raw_jets[..., 0].sum(axis=1)
     spread = np.sqrt(noise**2 + stochastic**2 * activity)[:, None]
     soft = response.soft_response * soft + spread * generator.standard_normal(soft.shape)
-    missing = -(_transverse(lepton) + _transverse(raw_tau) + _transverse(raw_jets).sum(axis=1) + soft)
+    missing = -(transverse(lepton) + transverse(raw_tau) + transverse(raw_jets).sum(axis=1) + soft)
     return _Measured(lepton, tau, jets, missing)
 
 
@@ -263,7 +272,7 @@ def _measure_tau(
 ) -> tuple[Floats, Floats]:
     """The hadronic tau ``(n, 3)`` before and after calibration."""
     pt, eta, phi = truth.tau[:, :3].astype(np.float64).T
-    factor = _positive_factor(_calorimeter(pt * np.cosh(eta), response.tau_resolution), generator)
+    factor = positive_factor(calorimeter_resolution(pt * np.cosh(eta), response.tau_resolution), generator)
     raw = np.column_stack([response.tau_response * pt * factor, eta, phi])
     raw[:, 1:] += response.tau_angle * generator.standard_normal((len(truth), 2))
     calibrated = raw.copy()
@@ -278,7 +287,7 @@ def _measure_jets(
     raw = truth.jets[..., :3].astype(np.float64)
     present = raw[..., 0] > 0.0
     pt = np.where(present, raw[..., 0], 1.0)
-    factor = _positive_factor(_calorimeter(pt, response.jet_resolution), generator)
+    factor = positive_factor(calorimeter_resolution(pt, response.jet_resolution), generator)
     raw[..., 0] = np.where(present, response.raw(pt, raw[..., 1]) * factor, 0.0)
     raw[..., 1:] += response.jet_angle * generator.standard_normal(raw[..., 1:].shape) * present[..., None]
     jets = raw.copy()
@@ -323,31 +332,53 @@ def _primary(measured: _Measured) -> NDArray[np.float32]:
     table[:, 15] = np.arctan2(missing[:, 1], missing[:, 0])
     for phi in (2, 5, 8, 11):
         present = table[:, phi] != MISSING
-        table[present, phi] = _wrapped(table[present, phi])
+        table[present, phi] = wrapped(table[present, phi])
     return table.astype(np.float32)
 
 
-def _calorimeter(energy: Floats, numbers: tuple[float, float, float]) -> Floats:
+def calorimeter_resolution(energy: Floats, numbers: tuple[float, float, float]) -> Floats:
+    r"""Relative resolution :math:`\sqrt{c^2 + s^2/E + n^2/E^2}` of energies in GeV, of any shape.
+
+    Example:
+        >>> calorimeter_resolution(np.array([100.0]), (0.03, 0.4, 0.0)).round(3)
+        array([0.05])
+    """
     constant, stochastic, noise = numbers
     return np.sqrt(constant**2 + stochastic**2 / energy + (noise / energy) ** 2)
 
 
-def _positive_factor(resolution: Floats, generator: np.random.Generator) -> Floats:
-    """Log-normal factors of mean 1 and standard deviation ``resolution``: never negative."""
+def positive_factor(resolution: Floats, generator: np.random.Generator) -> Floats:
+    """Log-normal factors of mean 1 and standard deviation ``resolution``: never negative.
+
+    Example:
+        >>> positive_factor(np.zeros(2), np.random.default_rng(1))
+        array([1., 1.])
+    """
     width = np.sqrt(np.log1p(resolution**2))
     return np.exp(width * generator.standard_normal(resolution.shape) - width**2 / 2.0)
 
 
-def _transverse(momentum: Floats) -> Floats:
-    """``(..., 2)`` px, py of momenta ``(..., pt eta phi)``."""
+def transverse(momentum: Floats) -> Floats:
+    """``(..., 2)`` px, py in GeV of momenta ``(..., pt eta phi)``.
+
+    Example:
+        >>> transverse(np.array([20.0, 1.3, np.pi / 2])).round(6)
+        array([ 0., 20.])
+    """
     pt, phi = momentum[..., 0], momentum[..., 2]
     return np.stack([pt * np.cos(phi), pt * np.sin(phi)], axis=-1)
 
 
-def _wrapped(phi: Floats) -> Floats:
+def wrapped(phi: Floats) -> Floats:
+    """Azimuths in [-pi, pi) rad, of any shape.
+
+    Example:
+        >>> wrapped(np.array([3.5 * np.pi])).round(4)
+        array([-1.5708])
+    """
     return (phi + math.pi) % (2.0 * math.pi) - math.pi
 
 
 def _distance(first: Floats, second: Floats) -> Floats:
     """Distance in eta and phi of momenta ``(..., pt eta phi)``."""
-    return np.asarray(np.hypot(first[..., 1] - second[..., 1], _wrapped(first[..., 2] - second[..., 2])))
+    return np.asarray(np.hypot(first[..., 1] - second[..., 1], wrapped(first[..., 2] - second[..., 2])))

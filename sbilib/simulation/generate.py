@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sbilib.errors import DataError, SbilibError, check_count
+from sbilib.errors import DataError, ParameterError, SbilibError, check_count
 from sbilib.simulation.chunks import Chunk, ChunkStore, EventSource, PythiaSource, make_chunk
 from sbilib.simulation.files import (
     MANIFEST,
-    SPLITS,
     EventFile,
     Manifest,
     read_manifest,
@@ -29,7 +28,7 @@ from sbilib.simulation.files import (
     write_manifest,
 )
 from sbilib.simulation.generator import PROCESSES
-from sbilib.simulation.sample import SampleSettings, SampleSizes
+from sbilib.simulation.sample import SampleSettings, SampleSizes, Settings
 
 __all__ = ["PARTS", "generate_sample", "missing_events"]
 
@@ -44,7 +43,7 @@ _ROWS_PER_FILE = 1_000_000
 def generate_sample(
     folder: Path,
     sizes: SampleSizes,
-    settings: SampleSettings | None = None,
+    settings: Settings | None = None,
     *,
     workers: int = 1,
     source: EventSource | None = None,
@@ -59,9 +58,9 @@ def generate_sample(
     Args:
         folder: where to; it may hold chunks of an earlier, interrupted call.
         sizes: events in each split.
-        settings: what fixes the events; the default settings if None.
+        settings: what fixes the events; the default settings of the Higgs case if None.
         workers: processes that generate; with 1 this process does.
-        source: where particle-level events come from; Pythia if None.
+        source: where particle-level events come from; None is Pythia in the Higgs case.
         progress: show a progress bar.
         say: called with a line of text before a step that takes long.
 
@@ -70,6 +69,7 @@ def generate_sample(
 
     Raises:
         DependencyError: if Pythia is needed and not installed.
+        ParameterError: if settings of another kind of data set come without a source.
         DataError: if the folder holds another data set, or a file cannot be written.
         SbilibError: if a worker process dies.
     """
@@ -77,8 +77,9 @@ def generate_sample(
     check_count("workers", workers, low=1)
     if (folder / MANIFEST).is_file():
         return _finished_before(folder, sizes, settings)
-    store = ChunkStore(folder / PARTS)
-    source = source or PythiaSource(settings, store.folder / "tau-decays.npz")
+    store = ChunkStore(folder / PARTS, settings.table_format)
+    if source is None:
+        source = _pythia(settings, store)
     plan = _Plan(sizes, settings, store)
     if plan.next_chunk(frozenset()) is not None:
         if say is not None and source.must_prepare():
@@ -90,20 +91,26 @@ def generate_sample(
     return manifest
 
 
-def missing_events(folder: Path, sizes: SampleSizes, settings: SampleSettings) -> dict[str, int]:
+def _pythia(settings: Settings, store: ChunkStore) -> EventSource:
+    if not isinstance(settings, SampleSettings):
+        raise ParameterError(f"settings of {settings.table_format.sample} need a source of events; give one")
+    return PythiaSource(settings, store.folder / "tau-decays.npz")
+
+
+def missing_events(folder: Path, sizes: SampleSizes, settings: Settings) -> dict[str, int]:
     """How many events of each component are still to be generated into an unfinished folder.
 
     Raises:
         DataError: if the folder holds chunks of another data set.
     """
-    plan = _Plan(sizes, settings, ChunkStore(folder / PARTS))
+    plan = _Plan(sizes, settings, ChunkStore(folder / PARTS, settings.table_format))
     return {name: max(sizes.total(name) - plan.rows(name), 0) for name in PROCESSES}
 
 
 class _Plan:
     """Which chunks are there and which one is needed next."""
 
-    def __init__(self, sizes: SampleSizes, settings: SampleSettings, store: ChunkStore) -> None:
+    def __init__(self, sizes: SampleSizes, settings: Settings, store: ChunkStore) -> None:
         self.sizes, self.settings, self.store = sizes, settings, store
         self.finished = {name: store.finished(name, settings.digest) for name in PROCESSES}
 
@@ -227,14 +234,14 @@ def _merge(folder: Path, plan: _Plan) -> Manifest:
         leftover.unlink(missing_ok=True)
     files: list[EventFile] = []
     used = {name: plan.used(name) for name in PROCESSES}
-    common = plan.settings.response.common_efficiency
+    common = plan.settings.common_efficiency
     for component, chunks in used.items():
         events = _EventQueue(plan.store, chunks)
-        for split in SPLITS:
-            files += _write_split(folder, component, split, events, plan.sizes.of(component, split))
+        for split in plan.sizes.splits:
+            files += _write_split(folder, component, split, events, plan)
     manifest = Manifest(
         files=tuple(files),
-        tau_threshold=plan.settings.response.tau_pt_min,
+        **plan.settings.manifest_fields,
         settings={**plan.settings.facts(), "cut_flow": {name: _cut_flow(used[name]) for name in used}},
         versions=_versions(used),
         seeds={"sample": plan.settings.seed, "chunks": {name: len(chunks) for name, chunks in used.items()}},
@@ -267,8 +274,9 @@ class _EventQueue:
 
 
 def _write_split(
-    folder: Path, component: str, split: str, events: _EventQueue, n_events: int
+    folder: Path, component: str, split: str, events: _EventQueue, plan: _Plan
 ) -> list[EventFile]:
+    n_events = plan.sizes.of(component, split)
     n_files = -(-n_events // _ROWS_PER_FILE)
     names = [f"{component}-{split}.parquet"]
     if n_files > 1:
@@ -276,7 +284,12 @@ def _write_split(
     starts = range(0, n_events, _ROWS_PER_FILE)
     return [
         write_events(
-            folder, name, events.take(min(_ROWS_PER_FILE, n_events - start)), component=component, split=split
+            folder,
+            name,
+            events.take(min(_ROWS_PER_FILE, n_events - start)),
+            component=component,
+            split=split,
+            table_format=plan.store.table_format,
         )
         for name, start in zip(names, starts, strict=False)
     ]
@@ -301,14 +314,14 @@ def _versions(used: Mapping[str, list[Chunk]]) -> dict[str, str]:
     return {program: ", ".join(sorted(versions)) for program, versions in found.items()}
 
 
-def _finished_before(folder: Path, sizes: SampleSizes, settings: SampleSettings) -> Manifest:
+def _finished_before(folder: Path, sizes: SampleSizes, settings: Settings) -> Manifest:
     """The manifest of a finished folder, if it is what is asked for."""
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, settings.table_format)
     kept = {key: value for key, value in manifest.settings.items() if key != "cut_flow"}
     same = kept == settings.facts() and all(
         manifest.rows(component, split) == sizes.of(component, split)
         for component in PROCESSES
-        for split in SPLITS
+        for split in sizes.splits
     )
     if not same:
         raise DataError(

@@ -4,17 +4,83 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
 
 from sbilib.errors import ParameterError, check_choice, check_count
-from sbilib.simulation.detector import DetectorResponse
-from sbilib.simulation.files import SPLITS
-from sbilib.simulation.generator import PROCESSES, GenerationSettings
+from sbilib.simulation.detector import DetectorResponse, detector_cut_flow, simulate_detector
+from sbilib.simulation.files import HIGGS_FORMAT
+from sbilib.simulation.generator import PROCESSES, GenerationSettings, GenerationSummary
+from sbilib.simulation.schema import Rows
+from sbilib.simulation.table_format import TableFormat
+from sbilib.simulation.truth import TruthEvents
 
-__all__ = ["ROUTES", "SampleSettings", "SampleSizes"]
+__all__ = ["ROUTES", "DetectedChunk", "SampleSettings", "SampleSizes", "Settings"]
 
 ROUTES = ("fast", "plain")
+
+
+class DetectedChunk(NamedTuple):
+    """The events of a chunk that the detector keeps, and how they came about.
+
+    Args:
+        events: ``(n, columns)`` in the order of the format.
+        cut_flow: events left after each step, from the produced ones on.
+        cross_section: of what is produced, before any selection, in pb.
+        pythia_version: version of Pythia.
+    """
+
+    events: Rows
+    cut_flow: dict[str, int]
+    cross_section: float
+    pythia_version: str
+
+
+class Settings(Protocol):
+    """Everything that fixes the events of a data set of any kind, apart from how many there are."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the data set."""
+        ...
+
+    @property
+    def chunk_size(self) -> int:
+        """Particle-level events in one chunk."""
+        ...
+
+    @property
+    def table_format(self) -> TableFormat:
+        """The tables of the data set."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Chunks with the same digest belong together."""
+        ...
+
+    @property
+    def common_efficiency(self) -> float:
+        """A factor that every event would share and the simulation leaves out."""
+        ...
+
+    @property
+    def manifest_fields(self) -> Mapping[str, Any]:
+        """Fields of the manifest that are peculiar to the kind of data set."""
+        ...
+
+    def facts(self) -> dict[str, object]:
+        """All settings as plain values, as the manifest keeps them."""
+        ...
+
+    def detect(self, parts: Sequence[tuple[Any, Any]], seed: list[int]) -> DetectedChunk:
+        """Pass what a source yielded, particle-level events with summaries, through the detector."""
+        ...
+
+
 _VALIDATION_SHARE = 0.1
 _TEST_SHARES = {"signal": 0.04, "background": 0.175}
 
@@ -39,11 +105,12 @@ class SampleSizes:
 
     signal: Mapping[str, int]
     background: Mapping[str, int]
+    splits: ClassVar[tuple[str, ...]] = HIGGS_FORMAT.splits
 
     def __post_init__(self) -> None:
         for component in PROCESSES:
             for split, size in getattr(self, component).items():
-                check_choice("split", split, SPLITS)
+                check_choice("split", split, self.splits)
                 check_count(f"{component} {split}", size)
             object.__setattr__(self, component, dict(getattr(self, component)))
 
@@ -60,18 +127,18 @@ class SampleSizes:
         sizes = {}
         for component, n_train in (("signal", signal), ("background", background)):
             check_count(component, n_train)
-            parts = dict.fromkeys(SPLITS, round(n_train * _TEST_SHARES[component]))
+            parts = dict.fromkeys(cls.splits, round(n_train * _TEST_SHARES[component]))
             sizes[component] = parts | {"train": n_train, "validation": round(n_train * _VALIDATION_SHARE)}
         return cls(**sizes)
 
     def of(self, component: str, split: str) -> int:
         """Events of ``component`` in ``split``."""
         sizes: Mapping[str, int] = getattr(self, check_choice("component", component, PROCESSES))
-        return sizes.get(check_choice("split", split, SPLITS), 0)
+        return sizes.get(check_choice("split", split, self.splits), 0)
 
     def total(self, component: str) -> int:
         """Events of ``component`` in all splits together."""
-        return sum(self.of(component, split) for split in SPLITS)
+        return sum(self.of(component, split) for split in self.splits)
 
 
 def _loose_generation() -> GenerationSettings:
@@ -133,6 +200,35 @@ class SampleSettings:
             route=route,
             chunk_size=min(max(3 * largest, 500), limit),
             n_decays=20_000 if small else 200_000,
+        )
+
+    table_format: ClassVar[TableFormat] = HIGGS_FORMAT
+
+    @property
+    def common_efficiency(self) -> float:
+        """Efficiencies that all events share, which the simulation leaves out."""
+        return self.response.common_efficiency
+
+    @property
+    def manifest_fields(self) -> dict[str, Any]:
+        """The stored threshold of the tau."""
+        return {"tau_threshold": self.response.tau_pt_min}
+
+    def detect(
+        self, parts: Sequence[tuple[TruthEvents, GenerationSummary]], seed: list[int]
+    ) -> DetectedChunk:
+        """Pass the events that a source yielded through the detector, with the random numbers of ``seed``."""
+        truth, summary = TruthEvents.concatenate([part for part, _ in parts]), parts[-1][1]
+        # Twice from the same seed: once for the events, once for the counts.
+        primary, _ = simulate_detector(truth, self.response, np.random.default_rng(seed))
+        counts = detector_cut_flow(truth, self.response, np.random.default_rng(seed))
+        # The fast route may have a few more selected events than it hands over.
+        produced = round(summary.n_produced * len(truth) / max(summary.n_selected, 1))
+        return DetectedChunk(
+            primary,
+            {"produced": produced, **counts},
+            summary.cross_section * summary.lepton_hadron_fraction,
+            summary.pythia_version,
         )
 
     def facts(self) -> dict[str, object]:
