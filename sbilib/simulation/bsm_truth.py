@@ -7,14 +7,13 @@ heaviest hadron, in GeV and rad.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sbilib.errors import DataError
+from sbilib.simulation.event_arrays import EventArrays
 
 __all__ = ["BOTTOM", "CHARM", "LIGHT", "MAX_BSM_JETS", "BsmTruth"]
 
@@ -24,18 +23,9 @@ MAX_BSM_JETS = 12
 LIGHT, CHARM, BOTTOM = 0, 4, 5
 """Flavors of a jet."""
 
-_SHAPES: dict[str, tuple[int, ...]] = {
-    "lepton": (3,),
-    "lepton_is_muon": (),
-    "invisible": (2,),
-    "jets": (MAX_BSM_JETS, 3),
-    "flavor": (MAX_BSM_JETS,),
-}
-_DTYPES = {"lepton_is_muon": np.dtype(np.bool_), "flavor": np.dtype(np.int8)}
-
 
 @dataclass(frozen=True, eq=False)
-class BsmTruth:
+class BsmTruth(EventArrays):
     r"""Particle-level events :math:`pp \to W^+W^-b\bar b + X \to \ell\nu\,q\bar q'\,b\bar b + X`, one a row.
 
     Momentum is balanced in the transverse plane: what is visible apart from the lepton is minus the sum of
@@ -57,41 +47,17 @@ class BsmTruth:
         (0, (0, 12, 3))
     """
 
+    SHAPES: ClassVar = {
+        "lepton": (3,),
+        "lepton_is_muon": (),
+        "invisible": (2,),
+        "jets": (MAX_BSM_JETS, 3),
+        "flavor": (MAX_BSM_JETS,),
+    }
+    DTYPES: ClassVar = {"lepton_is_muon": np.dtype(np.bool_), "flavor": np.dtype(np.int8)}
+
     lepton: NDArray[np.float32]
     lepton_is_muon: NDArray[np.bool_]
     invisible: NDArray[np.float32]
     jets: NDArray[np.float32]
     flavor: NDArray[np.int8]
-
-    def __post_init__(self) -> None:
-        n_events = len(self.lepton)
-        for name, shape in _SHAPES.items():
-            array = np.asarray(getattr(self, name), dtype=_DTYPES.get(name, np.dtype(np.float32)))
-            if array.shape != (n_events, *shape):
-                raise DataError(
-                    f"{name} must have shape {(n_events, *shape)}, got {array.shape}; give one row per event"
-                )
-            if not np.isfinite(array).all():
-                raise DataError(f"{name} has NaN or infinite entries; remove or repair these events first")
-            object.__setattr__(self, name, array)
-
-    def __len__(self) -> int:
-        return len(self.lepton)
-
-    @classmethod
-    def empty(cls) -> BsmTruth:
-        """No events at all."""
-        arrays: dict[str, Any] = {name: np.zeros((0, *shape)) for name, shape in _SHAPES.items()}
-        return cls(**arrays)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[BsmTruth]) -> BsmTruth:
-        """All events of ``parts`` in their order.
-
-        Example:
-            >>> len(BsmTruth.concatenate([BsmTruth.empty(), BsmTruth.empty()]))
-            0
-        """
-        if not parts:
-            return cls.empty()
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES})

@@ -7,33 +7,23 @@ visible part of the hadronic tau, the neutrinos, the jets, and the recoil, in Ge
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sbilib.errors import DataError
+from sbilib.simulation.event_arrays import EventArrays
 
 __all__ = ["MAX_JETS", "TruthEvents"]
 
 MAX_JETS = 8
-_SHAPES: dict[str, tuple[int, ...]] = {
-    "lepton": (3,),
-    "lepton_is_muon": (),
-    "tau": (4,),
-    "n_charged": (),
-    "invisible": (2,),
-    "jets": (MAX_JETS, 4),
-    "recoil": (2,),
-}
-_DTYPES = {"lepton_is_muon": np.dtype(np.bool_), "n_charged": np.dtype(np.int8)}
 
 
 @dataclass(frozen=True, eq=False)
-class TruthEvents:
+class TruthEvents(EventArrays):
     r"""Particle-level events :math:`pp \to \tau_\ell\,\tau_h + X`, one row per event.
 
     Momentum is balanced in the transverse plane: lepton, tau, invisible and recoil add up to zero.
@@ -56,6 +46,17 @@ class TruthEvents:
         (0, (0, 8, 4))
     """
 
+    SHAPES: ClassVar = {
+        "lepton": (3,),
+        "lepton_is_muon": (),
+        "tau": (4,),
+        "n_charged": (),
+        "invisible": (2,),
+        "jets": (MAX_JETS, 4),
+        "recoil": (2,),
+    }
+    DTYPES: ClassVar = {"lepton_is_muon": np.dtype(np.bool_), "n_charged": np.dtype(np.int8)}
+
     lepton: NDArray[np.float32]
     lepton_is_muon: NDArray[np.bool_]
     tau: NDArray[np.float32]
@@ -63,43 +64,6 @@ class TruthEvents:
     invisible: NDArray[np.float32]
     jets: NDArray[np.float32]
     recoil: NDArray[np.float32]
-
-    def __post_init__(self) -> None:
-        n_events = len(self.lepton)
-        for name, shape in _SHAPES.items():
-            array = np.asarray(getattr(self, name), dtype=_DTYPES.get(name, np.dtype(np.float32)))
-            if array.shape != (n_events, *shape):
-                raise DataError(
-                    f"{name} must have shape {(n_events, *shape)}, got {array.shape}; give one row per event"
-                )
-            if not np.isfinite(array).all():
-                raise DataError(f"{name} has NaN or infinite entries; remove or repair these events first")
-            object.__setattr__(self, name, array)
-
-    def __len__(self) -> int:
-        return len(self.lepton)
-
-    @classmethod
-    def empty(cls) -> TruthEvents:
-        """No events at all."""
-        arrays: dict[str, Any] = {name: np.zeros((0, *shape)) for name, shape in _SHAPES.items()}
-        return cls(**arrays)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[TruthEvents]) -> TruthEvents:
-        """All events of ``parts`` in their order.
-
-        Example:
-            >>> len(TruthEvents.concatenate([TruthEvents.empty(), TruthEvents.empty()]))
-            0
-        """
-        if not parts:
-            return cls.empty()
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES})
-
-    def select(self, mask: NDArray[np.generic] | slice) -> TruthEvents:
-        """The events that ``mask`` (booleans, indices or a slice) picks."""
-        return TruthEvents(**{name: getattr(self, name)[mask] for name in _SHAPES})
 
     def preselected(self, *, pt: float = 15.0, eta: float = 2.7) -> NDArray[np.bool_]:
         """``(n,)`` true where lepton and visible tau both have more than ``pt`` GeV and less than ``eta``."""
@@ -122,7 +86,7 @@ class TruthEvents:
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return cls(**{name: archive[name] for name in _SHAPES})
+                return cls(**{name: archive[name] for name in cls.SHAPES})
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{path} must be a NumPy archive of truth events, and cannot be read as one ({error}); "

@@ -80,7 +80,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 
 def test_wrong_shapes_and_nan_are_refused() -> None:
     events = made_events(3)
-    arrays = {name: getattr(events, name) for name in TruthEvents.__dataclass_fields__}
+    arrays = {name: getattr(events, name) for name in TruthEvents.SHAPES}
     with pytest.raises(DataError, match=r"tau must have shape \(3, 4\)"):
         TruthEvents(**{**arrays, "tau": events.tau[:2]})
     with pytest.raises(DataError, match="recoil has NaN"):
