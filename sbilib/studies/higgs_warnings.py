@@ -157,10 +157,10 @@ def roc_band(opinions: Opinions, *, single_toys: bool, seed: int, n_draws: int =
         n_draws: how many.
 
     Returns:
-        The curve with its band; None if no judged pair is wrong, or all are.
+        The curve with its band; None if none of the cases with a finite score is wrong, or all are.
     """
     score, wrong = opinions.scores(single_toys=single_toys)
-    if not opinions.wrong.any() or opinions.wrong.all():
+    if not _both_kinds(score, wrong):
         return None
     curve = _roc(score, wrong)
     random, detected, areas = np.random.default_rng(seed), [], []
@@ -169,8 +169,7 @@ def roc_band(opinions: Opinions, *, single_toys: bool, seed: int, n_draws: int =
         columns = random.integers(0, score.shape[1], score.shape[1])
         chosen = np.ix_(rows, columns)
         part, flags = score[chosen], wrong[chosen]
-        sound = np.isfinite(part)
-        if not sound.any() or flags[sound].all() or not flags[sound].any():
+        if not _both_kinds(part, flags):
             continue
         drawn = _roc(part, flags)
         detected.append(np.interp(_GRID, drawn.false_alarms, drawn.detected))
@@ -180,6 +179,12 @@ def roc_band(opinions: Opinions, *, single_toys: bool, seed: int, n_draws: int =
     lower, upper = np.quantile(np.stack(detected), (0.16, 0.84), axis=0)
     counts = int(opinions.wrong.sum()), opinions.wrong.size
     return RocBand(curve, _GRID, lower, upper, float(np.std(areas)), *counts)
+
+
+def _both_kinds(score: np.ndarray, wrong: np.ndarray) -> bool:
+    """Whether there are wrong and right cases among those with a finite score."""
+    flags = wrong[np.isfinite(score)]
+    return bool(flags.any() and not flags.all())
 
 
 def wrong_after_agreement(opinions: Opinions, *, n_groups: int = 4) -> pd.DataFrame:
@@ -198,7 +203,7 @@ def wrong_after_agreement(opinions: Opinions, *, n_groups: int = 4) -> pd.DataFr
     rows = [
         {"lowest": some[0], "highest": some[-1], "wrong": flag.mean()} for some, flag in parts if len(some)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["lowest", "highest", "wrong"])
 
 
 def _roc(score: Floats, wrong: Flags) -> RocCurve:

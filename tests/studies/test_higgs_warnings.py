@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,6 +66,17 @@ def test_no_curve_without_wrong_pairs() -> None:
     estimates = _estimates()
     flows = estimates.numbers("flow", ("modern",))
     assert roc_band(second_opinions(estimates, flows, flows), single_toys=True, seed=1) is None
+
+
+def test_fits_that_all_failed_leave_neither_curve_nor_groups() -> None:
+    estimates = _estimates()
+    judged, others = (estimates.numbers(name, BOTH) for name in ("flow", "classifier"))
+    opinions = second_opinions(estimates, judged, others)
+    failed = replace(opinions, disagreement=np.full_like(opinions.disagreement, np.nan))
+    assert roc_band(failed, single_toys=True, seed=1) is None
+    groups = wrong_after_agreement(failed)
+    assert len(groups) == 0
+    assert list(groups) == ["lowest", "highest", "wrong"]
 
 
 def test_bad_input_is_named() -> None:
