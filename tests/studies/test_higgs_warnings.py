@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,7 +70,7 @@ def test_fits_that_all_failed_leave_neither_curve_nor_groups() -> None:
     estimates = _estimates()
     judged, others = (estimates.numbers(name, BOTH) for name in ("flow", "classifier"))
     opinions = second_opinions(estimates, judged, others)
-    failed = replace(opinions, disagreement=np.full_like(opinions.disagreement, np.nan))
+    failed = opinions._replace(disagreement=np.full_like(opinions.disagreement, np.nan))
     assert roc_band(failed, single_toys=True, seed=1) is None
     groups = wrong_after_agreement(failed)
     assert len(groups) == 0
