@@ -1,7 +1,7 @@
 r"""The published flow as nflows builds it, and the exchange of weights with it.
 
 nflows is the oracle of :mod:`sbilib.models.flow`: both compute the same function of the same parameters.
-This is the only module that imports it.
+Only this module and :mod:`sbilib.models.generative_nflows` import it.
 """
 
 from __future__ import annotations
