@@ -28,11 +28,10 @@ from torch import Tensor
 
 from sbilib.errors import DataError, check_choice, check_count, check_range
 from sbilib.models import QuantileToNormal
-from sbilib.models.preprocessing_base import Bound
 from sbilib.models.sampling import sample_blocks
 from sbilib.problems import BsmData, default_bsm_data
 from sbilib.simulation import BSM_CONTINUOUS
-from sbilib.simulation.bsm_response import BsmResponse
+from sbilib.studies.bsm_bounds import event_bounds
 from sbilib.studies.generative_distortions import DISTORTIONS, distorted_events
 from sbilib.studies.generative_fits import (
     CODE_OF_GENERATORS,
@@ -49,7 +48,6 @@ from sbilib.studies.unit_results import UnitStudy
 __all__ = [
     "MODEL_LABELS",
     "GenerativePlan",
-    "event_bounds",
     "likelihood_table",
     "unit_label",
     "unit_studies",
@@ -72,6 +70,7 @@ _CODE = (
         f"diagnostics/{name}.py"
         for name in ("_checks", "correlations", "divergences", "sliced", "tails", "two_sample")
     ),
+    "studies/bsm_bounds.py",
     "studies/generative_*.py",
 )
 
@@ -245,29 +244,6 @@ class GenerativePlan:
             raise DataError(f"at least 100 events of each split are needed, got {n_compared}; make more")
         validation = data.events("background", "validation")[: max(100, self.n_train // 10)]
         return _Events(train, validation, held[:n_compared], held[n_compared:])
-
-
-def event_bounds(response: BsmResponse | None = None) -> dict[str, Bound]:
-    """Smallest and largest value that the selection, or physics, leaves each continuous feature.
-
-    Args:
-        response: thresholds of the selection, by default those of our sample.
-
-    Example:
-        >>> event_bounds()["lepton_pT"], event_bounds()["m_bb"]
-        ((15.0, None), (0.0, None))
-    """
-    chosen = BsmResponse() if response is None else response
-    momentum = {"lepton": chosen.lepton_pt_min, "jet": chosen.jet_pt_min}
-    angle = {"lepton": chosen.lepton_eta_max, "jet": chosen.jet_eta_max}
-    bounds: dict[str, Bound] = {}
-    for name in BSM_CONTINUOUS:
-        particle = name.split("_")[0]
-        if name.endswith("_eta"):
-            bounds[name] = (-angle[particle], angle[particle])
-        else:
-            bounds[name] = (momentum.get(particle, 0.0), None)
-    return bounds
 
 
 def likelihood_table(table: pd.DataFrame) -> pd.DataFrame:

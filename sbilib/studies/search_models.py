@@ -27,9 +27,8 @@ from sbilib.models import (
     TransformedDensity,
     density_loss,
 )
-from sbilib.models.preprocessing_base import Bound
-from sbilib.simulation.bsm_response import BsmResponse
 from sbilib.simulation.bsm_schema import BSM_CONTINUOUS
+from sbilib.studies.bsm_bounds import event_bounds
 from sbilib.training import TrainConfig, TrainingResult, train
 from sbilib.training.streams import FlowBatches
 
@@ -38,7 +37,6 @@ __all__ = [
     "GeneratorRecipe",
     "TrainedGenerator",
     "bootstrapped",
-    "physical_bounds",
     "train_generator",
     "training_events",
 ]
@@ -122,23 +120,6 @@ GENERATOR_RECIPES: Mapping[str, GeneratorRecipe] = {
     ),
 }
 """The published mixture model (source 004; 30 blocks of 2 x 512), a smaller and a small one, and a flow."""
-
-
-def physical_bounds() -> dict[str, Bound]:
-    """Bounds of the features: thresholds and ranges of the detector response; masses are positive.
-
-    Example:
-        >>> physical_bounds()["m_bb"]
-        (0.0, None)
-    """
-    response = BsmResponse()
-    bounds: dict[str, Bound] = dict.fromkeys(BSM_CONTINUOUS, (0.0, None))
-    bounds["lepton_pT"] = (response.lepton_pt_min, None)
-    bounds["lepton_eta"] = (-response.lepton_eta_max, response.lepton_eta_max)
-    for jet in range(1, 5):
-        bounds[f"jet_{jet}_pt"] = (response.jet_pt_min, None)
-        bounds[f"jet_{jet}_eta"] = (-response.jet_eta_max, response.jet_eta_max)
-    return bounds
 
 
 def training_events(sample: Tensor, n_events: int, number: int, *, seed: int) -> Tensor:
@@ -231,7 +212,7 @@ def train_generator(
     transform = QuantileToNormal.fit(
         events[:first],
         names=BSM_CONTINUOUS,
-        bounds=physical_bounds(),
+        bounds=event_bounds(),
         n_knots=min(recipe.n_knots, _most_knots(first)),
     )
     coordinates = transform(events)[0].float()

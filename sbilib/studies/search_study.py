@@ -57,6 +57,7 @@ SEARCH_CODE = (
     "models/sampling.py",
     "training/*.py",
     "studies/amplified_templates.py",
+    "studies/bsm_bounds.py",
     "studies/reweighting.py",
     "studies/search_models.py",
     "studies/search_score.py",

@@ -13,11 +13,11 @@ from sbilib.errors import DataError, ParameterError
 from sbilib.models import QuantileToNormal
 from sbilib.simulation import BSM_CONTINUOUS
 from sbilib.simulation.bsm_response import BsmResponse
+from sbilib.studies.bsm_bounds import event_bounds
 from sbilib.studies.generative_fits import GENERATORS
 from sbilib.studies.generative_training import (
     MODEL_LABELS,
     GenerativePlan,
-    event_bounds,
     likelihood_table,
     unit_label,
 )

@@ -9,11 +9,11 @@ import torch
 from sbilib.errors import DataError, ParameterError
 from sbilib.models import MixtureConfig
 from sbilib.simulation.bsm_schema import BSM_CONTINUOUS
+from sbilib.studies.bsm_bounds import event_bounds
 from sbilib.studies.search_models import (
     GENERATOR_RECIPES,
     GeneratorRecipe,
     bootstrapped,
-    physical_bounds,
     train_generator,
     training_events,
 )
@@ -66,7 +66,7 @@ def test_a_training_learns_features_in_their_bounds(name: str):
     entropy = 18 * 0.5 * (1 + np.log(2 * np.pi))
     assert entropy - 0.8 < trained.validation_loss < entropy + 2.0
     drawn = trained.density.sample(3000, torch.Generator().manual_seed(1))
-    for feature, (low, high) in physical_bounds().items():
+    for feature, (low, high) in event_bounds().items():
         values = drawn[:, BSM_CONTINUOUS.index(feature)]
         assert low is None or (values >= low).all()
         assert high is None or (values <= high).all()
