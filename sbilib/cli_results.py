@@ -22,10 +22,13 @@ __all__ = ["app", "tables_of"]
 
 # Modules are imported only when asked for: they are slow to import.
 _MODULES = {
+    "generated-background-search": "search_study",
+    "generative-models": "generative_training",
     "higgs-coverage": "higgs_coverage",
     "higgs-more-features": "higgs_features",
     "inferno-benchmark": "inferno_benchmark",
     "neos": "neos_study",
+    "worth-of-a-generated-event": "search_worth",
 }
 
 app = typer.Typer(no_args_is_help=True, help="Make the tables of trainings that are too long for a page.")

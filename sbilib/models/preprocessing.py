@@ -6,7 +6,8 @@ events, and saved; nothing refits them on other events (:mod:`sbilib.models.prep
 
 :class:`QuantileToNormal` makes each feature standard normal (Gauss rank).  Knots are order statistics
 :math:`x_{(r)}` of the ``n`` training events, with :math:`u = \Phi^{-1}((r - 1/2) / n)`, at ranks dense in
-both tails, :math:`p = \sin^2(\pi j / 2 (K - 1))`.  Between knots the map is a monotonic rational-quadratic
+both tails, :math:`p = \sin^2(\pi j / 2 (K - 1))`, with so few knots that five events lie between the first
+two of either end: the slope of a tail is theirs.  Between knots the map is a monotonic rational-quadratic
 spline (Gregory and Delbourgo, IMA J. Numer. Anal. 2 (1982) 123) with the slopes of Fritsch and Butland, so
 that the density it gives is continuous.  Beyond the last knots, with slope :math:`s` at the knot
 :math:`(x_1, u_1)`,
@@ -40,8 +41,9 @@ from sbilib.models.files import register_model
 from sbilib.models.preprocessing_base import (
     Bound,
     FeatureTransform,
+    Floor,
     TransformConfig,
-    names_and_bounds,
+    configured,
     training_columns,
 )
 
@@ -53,6 +55,7 @@ _EDGE = 1e-6
 """Nearest that a value counts as to a bound, relative to the distance of the nearest training event."""
 _SHRINK = 1e-6
 """What the logit keeps from either end of its range."""
+_LEAST_EVENTS = 10
 _SLACK = 1e-4
 """Rounding of coordinates that is not taken for a value outside the range."""
 
@@ -122,27 +125,28 @@ class QuantileToNormal(FeatureTransform):
         *,
         names: Sequence[str] | None = None,
         bounds: Mapping[str, Bound] | None = None,
+        floors: Mapping[str, Floor] | None = None,
         n_knots: int = 256,
     ) -> Self:
         """The map fitted to training events.
 
         Args:
-            events: training events in physical units, shape ``(n, features)``, ``n >= n_knots``.
+            events: training events in physical units, shape ``(n, features)``, at least ten.
             names: names of the features; ``feature 0`` and so on if not given.
             bounds: physical bounds by name of the feature, None for an end without one.
-            n_knots: knots of each feature.
+            floors: groups of features below a feature, by its name.
+            n_knots: knots of each feature, at most.
 
         Raises:
-            DataError: if the events are too few, not finite, constant in a feature, or outside the bounds.
-            ParameterError: for impossible names, bounds or numbers of knots.
+            DataError: if the events are fewer than ten, not finite, constant in a feature, outside the
+                bounds or below a floor.
+            ParameterError: for impossible names, bounds, floors or numbers of knots.
         """
-        names, pairs = names_and_bounds(events, names, bounds)
-        config = QuantileConfig(names=names, bounds=pairs, n_knots=n_knots)
-        if len(events) < n_knots:
-            raise DataError(
-                f"a map with {n_knots} knots needs at least as many events, got {len(events)}; "
-                "give more events or fewer knots"
-            )
+        common = configured(events, names, bounds, floors)
+        config = QuantileConfig(**vars(common), n_knots=n_knots)
+        if len(events) < _LEAST_EVENTS:
+            raise DataError(f"a map needs at least {_LEAST_EVENTS} events, got {len(events)}; give more")
+        n_knots = min(n_knots, _most_knots(len(events)))
         transform = cls(config)
         for number, column in enumerate(training_columns(events, config)):
             values, normals, tie = _knots(column, n_knots)
@@ -252,6 +256,7 @@ class LogitStandardize(FeatureTransform):
         *,
         names: Sequence[str] | None = None,
         bounds: Mapping[str, Bound] | None = None,
+        floors: Mapping[str, Floor] | None = None,
         margin: float = 0.05,
     ) -> Self:
         """The map fitted to training events.
@@ -260,15 +265,16 @@ class LogitStandardize(FeatureTransform):
             events: training events in physical units, shape ``(n, features)``.
             names: names of the features; ``feature 0`` and so on if not given.
             bounds: physical bounds by name of the feature, None for an end without one.
+            floors: groups of features below a feature, by its name.
             margin: how far beyond the training events a range without bound ends, relative to their spread.
 
         Raises:
-            DataError: if the events are not finite, constant in a feature, or outside the bounds.
-            ParameterError: for impossible names, bounds or margins.
+            DataError: if the events are not finite, constant in a feature, outside the bounds or below a
+                floor.
+            ParameterError: for impossible names, bounds, floors or margins.
         """
         check_range("margin", margin, low=0.0, include_low=False)
-        names, pairs = names_and_bounds(events, names, bounds)
-        transform = cls(TransformConfig(names=names, bounds=pairs))
+        transform = cls(configured(events, names, bounds, floors))
         columns = training_columns(events, transform.config)
         lowest, highest = columns.amin(dim=1), columns.amax(dim=1)
         spread = margin * (highest - lowest)
@@ -279,7 +285,7 @@ class LogitStandardize(FeatureTransform):
         return transform
 
     def _range(self) -> tuple[Tensor, Tensor]:
-        low, high = (limit.to(self.ends.device) for limit in self.config.limits(torch.float64))
+        low, high = (limit.to(self.ends.device) for limit in super()._range())
         ends = self.ends.double()
         return torch.where(low.isfinite(), low, ends[0]), torch.where(high.isfinite(), high, ends[1])
 
@@ -298,6 +304,15 @@ class LogitStandardize(FeatureTransform):
         low, high = (end[:, None] for end in self._range())
         share = (u * self.scale.double()[:, None] + self.shift.double()[:, None]).sigmoid()
         return low + (high - low) * ((share - _SHRINK) / (1 - 2 * _SHRINK)).clamp(0, 1)
+
+
+def _most_knots(n_events: int) -> int:
+    r"""Knots so many that five events still lie between the first two of either end.
+
+    The second knot has the rank :math:`n \sin^2(\pi / 2 (K - 1))`.  The slope of a tail is that between its
+    last two knots, which neighboring events would make arbitrary.
+    """
+    return max(4, int(0.5 * math.pi * math.sqrt(n_events / 5)) + 1)
 
 
 def _knots(column: Tensor, n_knots: int) -> tuple[Tensor, Tensor, float]:

@@ -1,12 +1,27 @@
-"""Physical bounds of the features of the heavy Higgs search, for maps that must respect them."""
+"""Physical bounds and order of the features of the heavy Higgs search, for maps that must respect them."""
 
 from __future__ import annotations
 
-from sbilib.models.preprocessing_base import Bound
+from collections.abc import Mapping
+
+from sbilib.models.preprocessing_base import Bound, Floor
 from sbilib.simulation.bsm_response import BsmResponse
 from sbilib.simulation.bsm_schema import BSM_CONTINUOUS
 
-__all__ = ["event_bounds"]
+__all__ = ["EVENT_FLOORS", "event_bounds"]
+
+EVENT_FLOORS: Mapping[str, Floor] = {
+    "jet_1_pt": (("jet_2_pt",),),
+    "jet_2_pt": (("jet_3_pt",),),
+    "jet_3_pt": (("jet_4_pt",),),
+    "m_jjj": (("m_jj",),),
+    "m_jlv": (("m_lv",),),
+    "m_wbb": (("m_bb", "m_jj"), ("m_bb", "m_lv")),
+    "m_wwbb": (("m_wbb",),),
+}
+"""Groups of features whose sum is never larger than a feature, by its name.
+
+Our jets are sorted by momentum, and the mass of a system is at least the sum of the masses of its parts."""
 
 
 def event_bounds(response: BsmResponse | None = None) -> dict[str, Bound]:

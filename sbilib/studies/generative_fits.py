@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from sbilib.digest import code_digest
-from sbilib.errors import DataError, check_choice, check_count
+from sbilib.errors import DataError, ParameterError, check_choice, check_count
 from sbilib.models import (
     AffineFlowConfig,
     FeatureTransform,
@@ -37,7 +37,7 @@ from sbilib.models import (
     density_loss,
 )
 from sbilib.models.autoregressive_network import MaskedNetwork, ResidualNetwork
-from sbilib.models.preprocessing_base import Bound
+from sbilib.models.preprocessing_base import Bound, Floor, TransformConfig
 from sbilib.studies.pairs import cache_folder, facts_digest
 from sbilib.training import FlowBatches, TrainConfig, TrainingResult, resolve_device, train
 from sbilib.training.streams import Batch
@@ -65,10 +65,10 @@ GENERATORS = {
 """Class and configuration of each kind of model, by its short name."""
 
 MAPS: Mapping[str, type[QuantileToNormal] | type[LogitStandardize]]
-MAPS = {"quantile": QuantileToNormal, "logit": LogitStandardize}
-"""Maps of the features by their short names."""
+MAPS = {"ordered": QuantileToNormal, "quantile": QuantileToNormal, "logit": LogitStandardize}
+"""Maps of the features by their short names; ``"ordered"`` acts on what they have above their floors."""
 
-SIZES = ("modern", "published")
+SIZES = ("small", "modern", "published")
 
 CODE_OF_GENERATORS = (
     "models/autoregressive*.py",
@@ -92,7 +92,7 @@ class GenerativeRecipe:
 
     Args:
         model: one of `GENERATORS`.
-        size: ``"modern"`` or ``"published"``.
+        size: one of `SIZES`.
         preprocessing: one of `MAPS`.
         training: number of steps, rate and so on.
 
@@ -145,7 +145,8 @@ class GenerativeRecipe:
     def config(self, features: int) -> MixtureConfig | AffineFlowConfig:
         """The architecture for a number of features."""
         config = GENERATORS[self.model][1]
-        return config.modern(features) if self.size == "modern" else config.gavranovic(features)
+        makes = {"small": config.small, "modern": config.modern, "published": config.gavranovic}
+        return makes[self.size](features)
 
     def build(self, features: int, *, seed: int) -> GenerativeModel:
         """The model with its initial weights."""
@@ -174,6 +175,11 @@ class FittedGenerator:
     """How it was made."""
     training: TrainingResult
     """Losses are mean negative log densities of the coordinates, in nats an event."""
+
+    @property
+    def validation_loss(self) -> float:
+        """The lowest on validation events."""
+        return float(self.training.validation_loss.min())
 
 
 class NetworkWork(NamedTuple):
@@ -228,8 +234,10 @@ def fit_generator(
     *,
     names: tuple[str, ...],
     bounds: Mapping[str, Bound],
+    floors: Mapping[str, Floor] | None = None,
     seed: int,
     device: str = "auto",
+    keep: bool = True,
     progress: bool = False,
 ) -> FittedGenerator:
     """Train a generative model.
@@ -241,8 +249,10 @@ def fit_generator(
         recipe: what to train, and how.
         names: of the features.
         bounds: physical bounds by name of the feature.
+        floors: groups of features below a feature, by its name, for the map ``"ordered"``.
         seed: of initial weights and order of events.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        keep: whether progress and result are kept in a file.
         progress: show a progress bar.
 
     Returns:
@@ -250,7 +260,7 @@ def fit_generator(
 
     Raises:
         DataError: if events are too few, not finite, or outside the bounds.
-        ParameterError: for a bad seed or device.
+        ParameterError: for a bad seed or device, or the map ``"ordered"`` without floors.
         TrainingError: if the loss becomes NaN or infinite.
         CheckpointError: if a checkpoint is damaged or cannot be written.
     """
@@ -259,13 +269,18 @@ def fit_generator(
         raise DataError(
             f"events must have a column for each of {len(names)} names, got shape {tuple(events.shape)}"
         )
-    transform: FeatureTransform = MAPS[recipe.preprocessing].fit(events, names=names, bounds=bounds)
+    if recipe.preprocessing != "ordered":
+        floors = None
+    elif not floors:
+        raise ParameterError("the map 'ordered' needs floors; pass them, or choose the map 'quantile'")
+    transform: FeatureTransform
+    transform = MAPS[recipe.preprocessing].fit(events, names=names, bounds=bounds, floors=floors)
     target = resolve_device(device)
     density = recipe.build(len(names), seed=seed).to(target)
     inside, held = (transform(each, outside="clamp")[0].to(target) for each in (events, validation))
     batches = FlowBatches(inside, inside.new_zeros(len(inside)), seed=seed)
     config = replace(recipe.training, validation_size=len(held))
-    facts = _identity(recipe, seed, names, bounds, events, validation)
+    facts = _identity(recipe, seed, transform.config, events, validation)
     name = f"generator-{recipe.model}-{facts_digest(facts)}.safetensors"
     record = train(
         density,
@@ -273,7 +288,7 @@ def fit_generator(
         batches,
         _SameEvents(held),
         config,
-        checkpoint=cache_folder() / name,
+        checkpoint=cache_folder() / name if keep else None,
         identity=facts,
         progress=progress,
         label=recipe.model,
@@ -283,18 +298,13 @@ def fit_generator(
 
 
 def _identity(
-    recipe: GenerativeRecipe,
-    seed: int,
-    names: tuple[str, ...],
-    bounds: Mapping[str, Bound],
-    *samples: Tensor,
+    recipe: GenerativeRecipe, seed: int, config: TransformConfig, *samples: Tensor
 ) -> dict[str, Any]:
     content = [hashlib.sha256(each.cpu().contiguous().numpy().tobytes()).hexdigest() for each in samples]
     return {
         "recipe": asdict(recipe),
         "seed": seed,
-        "names": list(names),
-        "bounds": {name: list(pair) for name, pair in bounds.items()},
+        "map": config.to_dict(),
         "events": content,
         "code": code_digest(*CODE_OF_GENERATORS),
     }

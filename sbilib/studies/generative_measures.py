@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -27,6 +26,8 @@ from sbilib.diagnostics import (
     sliced_wasserstein,
 )
 from sbilib.errors import DataError, check_count
+from sbilib.models.preprocessing_base import Floor, TransformConfig
+from sbilib.studies.bsm_bounds import EVENT_FLOORS
 
 __all__ = [
     "IMPOSSIBLE",
@@ -40,21 +41,11 @@ __all__ = [
 _CORRELATIONS = ("pearson", "spearman")
 _LEAST_FOR_TAILS = 10
 
-IMPOSSIBLE: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "jets out of order": tuple(
-        (f"jet_{first}_pt", (f"jet_{second}_pt",)) for first, second in pairwise(range(1, 5))
-    ),
-    "masses too small": (
-        ("m_jjj", ("m_jj",)),
-        ("m_jlv", ("m_lv",)),
-        ("m_wbb", ("m_bb", "m_jj")),
-        ("m_wbb", ("m_bb", "m_lv")),
-        ("m_wwbb", ("m_wbb",)),
-    ),
+IMPOSSIBLE: Mapping[str, Mapping[str, Floor]] = {
+    "jets out of order": {name: EVENT_FLOORS[name] for name in EVENT_FLOORS if name.startswith("jet")},
+    "masses too small": {name: EVENT_FLOORS[name] for name in EVENT_FLOORS if name.startswith("m_")},
 }
-"""Inequalities by name: the first feature is never smaller than the sum of the others.
-
-Our jets are sorted by momentum, and the mass of a system is at least the sum of the masses of its parts."""
+"""Sets of inequalities by name: features and their floors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +139,14 @@ def impossible_events(events: Tensor, names: tuple[str, ...]) -> dict[str, float
     """
     values = events.double()
     shares = {}
-    for label, inequalities in IMPOSSIBLE.items():
-        if not all({first, *others} <= set(names) for first, others in inequalities):
+    for label, floors in IMPOSSIBLE.items():
+        parts = {part for groups in floors.values() for group in groups for part in group}
+        if not set(floors) | parts <= set(names):
             continue
-        broken = values.new_zeros(len(values), dtype=bool)  # type: ignore[call-overload]
-        for first, others in inequalities:
-            smallest = values[:, [names.index(other) for other in others]].sum(dim=1)
-            broken |= values[:, names.index(first)] < smallest
+        order = TransformConfig(
+            names=names, bounds=((None, None),) * len(names), floors=tuple(floors.items())
+        )
+        broken = (order.above_floors(values) < 0)[:, [names.index(name) for name in floors]].any(dim=1)
         shares[label] = float(broken.double().mean())
     return shares
 

@@ -31,11 +31,12 @@ from sbilib.models import QuantileToNormal
 from sbilib.models.sampling import sample_blocks
 from sbilib.problems import BsmData, default_bsm_data
 from sbilib.simulation import BSM_CONTINUOUS
-from sbilib.studies.bsm_bounds import event_bounds
+from sbilib.studies.bsm_bounds import EVENT_FLOORS, event_bounds
 from sbilib.studies.generative_distortions import DISTORTIONS, distorted_events
 from sbilib.studies.generative_fits import (
     CODE_OF_GENERATORS,
     GENERATORS,
+    MAPS,
     SIZES,
     FittedGenerator,
     GenerativeRecipe,
@@ -91,10 +92,11 @@ class GenerativePlan:
     """Everything that decides the results, apart from the data.
 
     Args:
-        models: kinds of models with the quantile map, keys of `GENERATORS`.
-        logit_models: kinds of models that are trained with the logit map too.
+        models: kinds of models, keys of `GENERATORS`.
+        preprocessing: their map of the features, one of `MAPS`.
+        other_maps: further units, a model and its map, for instance ``"mixture-logit"``.
         distortions: keys of `DISTORTIONS`.
-        size: of the models, ``"modern"`` or ``"published"``.
+        size: of the models, one of `SIZES`.
         n_train: training events, at most.
         n_steps: optimizer steps of each model.
         learning_rate: highest one.
@@ -111,12 +113,13 @@ class GenerativePlan:
         ParameterError: for an unknown name or a number out of range.
 
     Example:
-        >>> GenerativePlan(models=("maf",), logit_models=(), distortions=("cut",)).units
-        ['maf-quantile', 'simulation', 'distorted-cut']
+        >>> GenerativePlan(models=("maf",), other_maps=(), distortions=("cut",)).units
+        ['maf-ordered', 'simulation', 'distorted-cut']
     """
 
     models: tuple[str, ...] = tuple(GENERATORS)
-    logit_models: tuple[str, ...] = ("mixture",)
+    preprocessing: str = "ordered"
+    other_maps: tuple[str, ...] = ("mixture-quantile", "mixture-logit")
     distortions: tuple[str, ...] = tuple(DISTORTIONS)
     size: str = "modern"
     n_train: int = 200_000
@@ -132,10 +135,12 @@ class GenerativePlan:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("models", "logit_models", "distortions"):
+        for name in ("models", "other_maps", "distortions"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for model in (*self.models, *self.logit_models):
+        for unit in self.model_units:
+            model, _, preprocessing = unit.rpartition("-")
             check_choice("model", model, GENERATORS)
+            check_choice("preprocessing", preprocessing, MAPS)
         for fault in self.distortions:
             check_choice("distortion", fault, DISTORTIONS)
         check_choice("size", self.size, SIZES)
@@ -155,7 +160,9 @@ class GenerativePlan:
     @property
     def model_units(self) -> list[str]:
         """Names of the units that are models: kind and map of the features."""
-        return [f"{name}-quantile" for name in self.models] + [f"{name}-logit" for name in self.logit_models]
+        return list(
+            dict.fromkeys([f"{name}-{self.preprocessing}" for name in self.models] + list(self.other_maps))
+        )
 
     @property
     def units(self) -> list[str]:
@@ -171,10 +178,10 @@ class GenerativePlan:
     def recipe(self, unit: str) -> GenerativeRecipe:
         """How the model of a unit is made."""
         model, _, preprocessing = unit.rpartition("-")
-        make = GenerativeRecipe.modern if self.size == "modern" else GenerativeRecipe.published
+        make = GenerativeRecipe.published if self.size == "published" else GenerativeRecipe.modern
         recipe = make(model, preprocessing=preprocessing, n_steps=self.n_steps)
         training = replace(recipe.training, learning_rate=self.learning_rate, batch_size=self.batch_size)
-        return replace(recipe, training=training)
+        return replace(recipe, size=self.size, training=training)
 
     def study(self, data: BsmData | None = None) -> UnitStudy:
         """The study, in units that are kept one by one (`make_units`, `finished_or_made`).
@@ -187,6 +194,7 @@ class GenerativePlan:
         """
         source = default_bsm_data() if data is None else data
         facts = {name: value for name, value in asdict(self).items() if not isinstance(value, tuple)}
+        del facts["preprocessing"]  # in the names of the units
         facts["data"] = source.digest
         facts["features"] = list(BSM_CONTINUOUS)
         return UnitStudy("generative-models", facts, self.units, _CODE, partial(self.make, data=source))
@@ -204,6 +212,7 @@ class GenerativePlan:
             self.recipe(unit),
             names=BSM_CONTINUOUS,
             bounds=event_bounds(),
+            floors=EVENT_FLOORS,
             seed=self.seed,
         )
 
@@ -288,14 +297,14 @@ def unit_label(unit: str) -> str:
     """Name of a unit in figures and tables.
 
     Example:
-        >>> unit_label("mixture-logit"), unit_label("distorted-cut")
-        ('mixture (MADEMOG), logit', 'cut')
+        >>> unit_label("mixture-logit"), unit_label("nsf-ar-ordered"), unit_label("distorted-cut")
+        ('mixture (MADEMOG), logit', 'NSF, autoregressive', 'cut')
     """
     model, _, preprocessing = unit.rpartition("-")
     if model == "distorted":
         return preprocessing
     label = MODEL_LABELS.get(model, unit)
-    return f"{label}, logit" if preprocessing == "logit" else label
+    return f"{label}, {preprocessing}" if preprocessing in ("quantile", "logit") else label
 
 
 def unit_studies(values: Mapping[str, Any]) -> dict[str, UnitStudy]:

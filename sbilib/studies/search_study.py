@@ -14,7 +14,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -24,20 +24,16 @@ import torch
 from numpy.typing import NDArray
 
 from sbilib.errors import check_choice, check_count, check_range
+from sbilib.models import TransformedDensity
 from sbilib.models.sampling import sample_blocks
 from sbilib.problems.bsm_data import BsmData, default_bsm_data
 from sbilib.simulation.bsm_schema import BSM_CONTINUOUS, SCALES
 from sbilib.studies.amplified_limits import logarithmic_counts
 from sbilib.studies.amplified_templates import Binning, bin_prefixes
+from sbilib.studies.generative_fits import CODE_OF_GENERATORS
 from sbilib.studies.pairs import cache_folder
 from sbilib.studies.reweighting import EventWeights, RatioTraining, event_weights, train_log_ratio
-from sbilib.studies.search_models import (
-    GENERATOR_RECIPES,
-    TrainedGenerator,
-    bootstrapped,
-    train_generator,
-    training_events,
-)
+from sbilib.studies.search_models import GENERATOR_RECIPES, bootstrapped, train_generator, training_events
 from sbilib.studies.search_score import EventScore, ScoreTraining, train_score
 from sbilib.studies.unit_results import UnitStudy
 
@@ -45,17 +41,8 @@ __all__ = ["OBSERVABLES", "SEARCH_CODE", "SearchPlan", "observable_binning"]
 
 OBSERVABLES = ("score", "m_bb")
 SEARCH_CODE = (
-    "models/autoregressive_network.py",
+    *CODE_OF_GENERATORS,
     "models/classifier.py",
-    "models/coupling.py",
-    "models/generative.py",
-    "models/generative_physical.py",
-    "models/generative_transforms.py",
-    "models/mixture.py",
-    "models/preprocessing.py",
-    "models/preprocessing_base.py",
-    "models/sampling.py",
-    "training/*.py",
     "studies/amplified_templates.py",
     "studies/bsm_bounds.py",
     "studies/reweighting.py",
@@ -177,7 +164,7 @@ class SearchPlan:
             "cut": self.cut,
             "n_epochs": self.n_epochs,
             "most_weight": self.most_weight,
-            "recipes": {name: recipe.to_dict() for name, recipe in GENERATOR_RECIPES.items()},
+            "recipes": {name: asdict(recipe) for name, recipe in GENERATOR_RECIPES.items()},
             "data": self.events.digest,
         }
 
@@ -216,9 +203,9 @@ class SearchPlan:
         nominal = member == "nominal"
         chosen = events if nominal else bootstrapped(events, seed=seed)
         trained = train_generator(
-            chosen, GENERATOR_RECIPES[recipe], n_epochs=self.n_epochs, seed=seed % 1_000_003, label=unit
+            chosen, GENERATOR_RECIPES[recipe], n_epochs=self.n_epochs, seed=seed % 1_000_003
         )
-        drawn = self._draw(trained, events.numpy() if nominal else None, counts[-1], seed)
+        drawn = self._draw(trained.model, events.numpy() if nominal else None, counts[-1], seed)
         rows = self._rows("generated", drawn.values, counts, None)
         if drawn.weights is not None:
             rows += self._rows("reweighted", drawn.values, counts[-1:], drawn.weights)
@@ -229,8 +216,8 @@ class SearchPlan:
             number=int(number),
             member=member,
             validation_loss=trained.validation_loss,
-            best_step=trained.record.best_step,
-            training_seconds=trained.record.seconds,
+            best_step=trained.training.best_step,
+            training_seconds=trained.training.seconds,
         )
 
     def _simulated(self) -> pd.DataFrame:
@@ -253,10 +240,9 @@ class SearchPlan:
         return _score_of(_Key(hashlib.sha256(facts.encode()).hexdigest()[:16], self))
 
     def _draw(
-        self, trained: TrainedGenerator, real: NDArray[np.float32] | None, n_events: int, seed: int
+        self, density: TransformedDensity, real: NDArray[np.float32] | None, n_events: int, seed: int
     ) -> _Drawn:
         """Observables of generated events, and their weights if there are training events to compare with."""
-        density = trained.density
 
         def coordinates(events: NDArray[np.float32]) -> NDArray[np.float32]:
             inside = density.transform(torch.from_numpy(events), outside="clamp")[0]

@@ -1,8 +1,8 @@
 """What generated events are worth, in units: growing training sets, and many trainings for coverage.
 
 The amplification needs trainings on different training sets: *sizes* by *recipes* by sets.  The coverage of
-the signal strength needs many training sets of one size, each with its own bootstrapped trainings, so that
-each pseudo-experiment has a training of its own and an estimate of its error.
+the signal strength needs many training sets of one size, so that each pseudo-experiment has a training of its
+own.  Some of these sets have bootstrapped trainings too; together they tell the error of a model.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class WorthPlan:
         coverage_recipe: model whose coverage is measured.
         coverage_size: its training events.
         n_trainings: training sets of the coverage.
-        n_boots: bootstrapped trainings of each of them, at least four.
+        n_boot_sets: how many of them, the first ones, have bootstrapped trainings.
+        n_boots: bootstrapped trainings of each of these, at least four.
 
     Raises:
         ParameterError: for values out of range.
@@ -53,8 +54,9 @@ class WorthPlan:
     n_available: int = 200_000
     n_drawn: int = 400_000
     coverage_recipe: str = "small"
-    coverage_size: int = 10_000
-    n_trainings: int = 40
+    coverage_size: int = 5_000
+    n_trainings: int = 160
+    n_boot_sets: int = 8
     n_boots: int = 8
 
     def __post_init__(self) -> None:
@@ -65,6 +67,7 @@ class WorthPlan:
         for name in ("n_sets", "n_drawn", "coverage_size"):
             check_count(name, getattr(self, name), low=1)
         check_count("n_trainings", self.n_trainings, low=2)
+        check_count("n_boot_sets", self.n_boot_sets, low=1)
         check_count("n_boots", self.n_boots, low=4)
         if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 20:
             raise ParameterError(f"sizes must increase from 20 events or more, got {self.sizes}; sort them")
@@ -93,12 +96,13 @@ class WorthPlan:
 
     @property
     def coverage_units(self) -> tuple[str, ...]:
-        """Nominal and bootstrapped trainings on many sets of one size."""
-        stems = (
+        """Nominal trainings on many sets of one size, and bootstrapped ones on the first of them."""
+        stems = [
             f"{self.coverage_recipe}-{self.coverage_size}-{number:03d}" for number in range(self.n_trainings)
-        )
-        members = ("nominal", *(f"boot{number:02d}" for number in range(self.n_boots)))
-        return tuple(f"{stem}-{member}" for stem in stems for member in members)
+        ]
+        boots = [f"boot{number:02d}" for number in range(self.n_boots)]
+        replicas = (f"{stem}-{boot}" for stem in stems[: self.n_boot_sets] for boot in boots)
+        return (*(f"{stem}-nominal" for stem in stems), *replicas)
 
     @property
     def units(self) -> tuple[str, ...]:

@@ -209,7 +209,7 @@ def test_a_logit_without_bounds_ends_a_margin_beyond_the_training_events() -> No
     ("damage", "message"),
     [
         (lambda x: x[:, :0], "must have shape"),
-        (lambda x: x[:0], "at least one row|at least as many events, got 0"),
+        (lambda x: x[:0], "at least one row|at least 10 events, got 0"),
         (lambda x: x.index_fill(1, torch.tensor([1]), 1.5), "eta has the same value in all 20000 events"),
         (lambda x: torch.where(x > 200, torch.nan, x), "are NaN or infinite"),
         (lambda x: torch.where(x > 200, torch.inf, x), "are NaN or infinite"),
@@ -226,9 +226,110 @@ def test_events_that_cannot_be_fitted_are_refused(
         fit(x, names=names, bounds=BOUNDS if names else None)
 
 
-def test_fewer_events_than_knots_are_refused() -> None:
-    with pytest.raises(DataError, match="256 knots needs at least as many events, got 255"):
-        QuantileToNormal.fit(events(255))
+def test_very_few_events_are_refused() -> None:
+    with pytest.raises(DataError, match="at least 10 events, got 9"):
+        QuantileToNormal.fit(events(9))
+
+
+def test_the_slope_of_a_tail_is_not_that_between_two_neighbors() -> None:
+    """The last two events may lie close to each other by chance; noise then came back near them, or far."""
+    x = torch.linspace(0, 100, 1001)[:, None]
+    close = x.clone()
+    close[-2] = close[-1] - 1e-4
+    far = torch.full((1, 1), 4.5)
+    plain, changed = (QuantileToNormal.fit(each).inverse(far).item() for each in (x, close))
+    assert plain > 100.3
+    assert changed == pytest.approx(plain, abs=1e-3)
+
+
+ORDERED = ("jet_1", "jet_2", "jet_3", "pair", "all")
+FLOORS = {
+    "jet_1": (("jet_2",),),
+    "jet_2": (("jet_3",),),
+    "all": (("jet_1", "pair"), ("jet_3", "pair")),
+}
+LOWEST = {"jet_3": (15.0, None), "jet_1": (15.0, None), "pair": (0.0, None)}
+
+
+def ordered_events(n: int = 5000, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    steps = -torch.rand(n, 5, generator=generator, dtype=torch.float64).log()
+    jet_3 = 15 + 10 * steps[:, 0]
+    jet_2 = jet_3 + 10 * steps[:, 1]
+    jet_1 = jet_2 + 10 * steps[:, 2]
+    pair = 50 * steps[:, 3]
+    return torch.stack([jet_1, jet_2, jet_3, pair, jet_1 + pair + steps[:, 4]], dim=1).float().double()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whatever_comes_back_keeps_its_floors(
+    fit: Callable[..., FeatureTransform], dtype: torch.dtype
+) -> None:
+    transform = fit(ordered_events(), names=ORDERED, bounds=LOWEST, floors=FLOORS)
+    noise = 3 * torch.randn(20_000, 5, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    x = transform.inverse(noise, outside="clamp").double()
+    assert (x[:, 0] >= x[:, 1]).all()
+    assert (x[:, 1] >= x[:, 2]).all()
+    assert (x[:, 2] >= 15).all()
+    assert (x[:, 4] >= x[:, 0] + x[:, 3]).all()
+    plain = fit(ordered_events(), names=ORDERED, bounds=LOWEST).inverse(noise, outside="clamp")
+    assert (plain[:, 0] < plain[:, 1]).double().mean() > 0.1  # without floors it would not
+
+
+def test_floors_leave_the_jacobian_and_the_inverse_exact(fit: Callable[..., FeatureTransform]) -> None:
+    x = ordered_events()
+    transform = fit(x, names=ORDERED, bounds=LOWEST, floors=FLOORS)
+    points = ordered_events(20, seed=1).clamp(max=x.amin(dim=0) + 150)
+    points[:, 4] = points[:, 0] + points[:, 3] + 0.5
+    u, log_det = transform(points)
+    jacobian = torch.autograd.functional.jacobian(lambda each: transform(each)[0].sum(dim=0), points)
+    expected = jacobian.transpose(0, 1).slogdet().logabsdet
+    assert torch.allclose(log_det, expected, atol=1e-8)
+    assert torch.allclose(transform.inverse(u), points, rtol=1e-9)
+
+
+def test_floors_are_saved_with_the_map(tmp_path: Path) -> None:
+    x = ordered_events()
+    transform = QuantileToNormal.fit(x, names=ORDERED, bounds=LOWEST, floors=FLOORS)
+    save_model(tmp_path / "map.safetensors", transform)
+    loaded = load_model(tmp_path / "map.safetensors").model
+    assert loaded.config == transform.config
+    assert torch.equal(loaded(x)[0], transform(x)[0])
+
+
+def test_events_below_a_floor_are_named_or_lifted(fit: Callable[..., FeatureTransform]) -> None:
+    x = ordered_events()
+    transform = fit(x, names=ORDERED, bounds=LOWEST, floors=FLOORS)
+    x[3, 0] = x[3, 1] * (1 - 1e-5)
+    x[3, 4] = x[3, 1] + x[3, 3] + 0.5
+    assert transform(x)[0].isfinite().all()  # rounded in a file
+    x[3, 0] = x[3, 1] - 2
+    with pytest.raises(DataError, match="event 3 has jet_1 above its floor = -2, outside the range"):
+        transform(x)
+    assert transform(x, outside="clamp")[0].isfinite().all()
+    with pytest.raises(DataError, match="1 of 5000 events have jet_1 below its floor"):
+        fit(x, names=ORDERED, bounds=LOWEST, floors=FLOORS)
+
+
+@pytest.mark.parametrize(
+    ("floors", "message"),
+    [
+        ({"jet_4": (("jet_1",),)}, r"floors name features \['jet_4'\]"),
+        ({"jet_1": (("jet_4",),)}, r"floors name features \['jet_4'\]"),
+        ({"jet_1": ()}, "at least one group"),
+        ({"jet_1": ((),)}, "at least one group"),
+        ({"jet_1": (("jet_2",),), "jet_2": (("jet_1",),)}, "in a circle: jet_"),
+        ({"jet_1": (("jet_1",),)}, "in a circle"),
+    ],
+)
+def test_impossible_floors_are_refused(floors: dict[str, tuple[tuple[str, ...], ...]], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        QuantileToNormal.fit(ordered_events(100), names=ORDERED, floors=floors)
+
+
+def test_a_floor_with_an_upper_bound_is_refused() -> None:
+    with pytest.raises(ParameterError, match="jet_1 has a floor and an upper bound"):
+        QuantileToNormal.fit(ordered_events(100), names=ORDERED, bounds={"jet_1": (None, 1e6)}, floors=FLOORS)
 
 
 @pytest.mark.parametrize(

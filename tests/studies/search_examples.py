@@ -9,16 +9,26 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from sbilib.models import TransformConfig
 from sbilib.simulation.bsm_schema import BSM_CONTINUOUS
+from sbilib.studies.bsm_bounds import EVENT_FLOORS, event_bounds
 
 SHIFT = 1.5
 """Signal differs from background by this many widths in the logarithm of m_bb, and in nothing else."""
 _ETA = torch.tensor([name.endswith("_eta") for name in BSM_CONTINUOUS])
 MASS = BSM_CONTINUOUS.index("m_bb")
+_ORDER = TransformConfig(
+    names=BSM_CONTINUOUS,
+    bounds=tuple(event_bounds()[name] for name in BSM_CONTINUOUS),
+    floors=tuple(EVENT_FLOORS.items()),
+)
 
 
 class ToySearch:
-    """Independent features: magnitudes are log-normal above 15 GeV, pseudorapidities flat."""
+    """Magnitudes are log-normal above 15 GeV, or above their floors, and pseudorapidities flat.
+
+    All of them are independent.
+    """
 
     def __init__(self, n_events: int) -> None:
         self.n_events = n_events
@@ -33,7 +43,7 @@ class ToySearch:
         magnitudes = 15 + 45 * (0.5 * normal).exp()
         flat = 2.4 * (2 * torch.special.ndtr(normal) - 1)
         chosen = [BSM_CONTINUOUS.index(name) for name in features]
-        return torch.where(_ETA, flat, magnitudes)[:, chosen]
+        return _ORDER.onto_floors(torch.where(_ETA, flat, magnitudes), torch.float32)[:, chosen]
 
     @staticmethod
     def exact_score(events: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from sbilib.studies.unit_results import make_units
 from tests.studies.generative_events import made_up_data
 
 TINY = GenerativePlan(
-    models=("mixture",), logit_models=(), distortions=("cut",), n_train=500, n_steps=10, batch_size=64,
+    models=("mixture",), other_maps=(), distortions=("cut",), n_train=500, n_steps=10, batch_size=64,
     n_compared=300, n_bins=5, n_splits=3, n_bootstrap=2, n_directions=2, n_permutations=19,
 )  # fmt: skip
 
@@ -44,10 +44,10 @@ def table(cache: None) -> pd.DataFrame:
 
 def test_units_are_models_simulation_and_faults():
     plan = GenerativePlan()
-    assert len(plan.units) == 11
-    assert plan.units[5:8] == ["mixture-logit", "simulation", "distorted-scaled"]
+    assert len(plan.units) == 12
+    assert plan.units[5:9] == ["mixture-quantile", "mixture-logit", "simulation", "distorted-scaled"]
     assert set(MODEL_LABELS) == set(GENERATORS)
-    assert len({unit_label(unit) for unit in plan.units}) == 11
+    assert len({unit_label(unit) for unit in plan.units}) == 12
 
 
 def test_units_decide_no_results_of_others():
@@ -70,13 +70,13 @@ def test_a_unit_leaves_every_kind_of_row(table: pd.DataFrame):
         "histogram",
     }
     assert kinds["simulation"] == kinds["distorted-cut"] == measured
-    assert kinds["mixture-quantile"] == measured | {"model", "training", "gain"}
+    assert kinds["mixture-ordered"] == measured | {"model", "training", "gain"}
     divergences = table[(table["unit"] == "simulation") & (table["kind"] == "divergence")]
     assert tuple(divergences["feature"].unique()) == BSM_CONTINUOUS
 
 
 def test_gain_is_that_of_the_model_over_independent_features(table: pd.DataFrame):
-    data, unit = made_up_data(), "mixture-quantile"
+    data, unit = made_up_data(), "mixture-ordered"
     model = TINY.fit(unit, data).model  # from its checkpoint
     train = data.events("background", "train")[:500]
     alone = QuantileToNormal.fit(train, names=BSM_CONTINUOUS, bounds=event_bounds())
@@ -131,6 +131,8 @@ def test_bounds_are_the_thresholds_of_the_selection():
 def test_bad_plans_are_named():
     for bad, message in (
         ({"models": ("gan",)}, "model"),
+        ({"preprocessing": "none"}, "preprocessing"),
+        ({"other_maps": ("maf-none",)}, "preprocessing"),
         ({"distortions": ("none",)}, "distortion"),
         ({"size": "large"}, "size"),
         ({"n_splits": 0}, "n_splits"),

@@ -120,16 +120,17 @@ def test_plans_name_their_units_and_refuse_what_cannot_be():
 
 def test_worth_plan_uses_disjoint_sets_and_the_same_units_once():
     plan = WorthPlan(PLAN, sizes=(400, 1500), recipes=("small",), n_sets=3, n_available=3000, n_drawn=500,
-                     coverage_size=400, n_trainings=5, n_boots=4)  # fmt: skip
+                     coverage_size=400, n_trainings=5, n_boot_sets=2, n_boots=4)  # fmt: skip
     assert [unit for unit in plan.amplification_units if "-1500-" in unit] == [
         "small-1500-000-nominal",
         "small-1500-001-nominal",
     ]
-    assert len(plan.coverage_units) == 25
-    assert len(plan.units) == len(set(plan.units)) == 1 + 25 + 2
-    table = plan.make_unit("small-400-002-boot01")
+    assert len(plan.coverage_units) == 5 + 2 * 4
+    assert len(plan.units) == len(set(plan.units)) == 1 + 13 + 2
+    table = plan.make_unit("small-400-001-boot01")
     assert set(table.n_events) == {500}
-    for wrong in ({"sizes": (400, 300)}, {"n_available": 1000}, {"n_boots": 3}, {"coverage_size": 4000}):
+    wrongs = ({"sizes": (400, 300)}, {"n_available": 1000}, {"n_boots": 3}, {"n_boot_sets": 0})
+    for wrong in (*wrongs, {"coverage_size": 4000}):
         with pytest.raises(ParameterError):
             replace(plan, **wrong)
 
