@@ -182,6 +182,38 @@ class SearchResults:
         modes = shape_modes(fractions, noise=noise, n_modes=n_modes)
         return modes.member(0) if len(numbers) == 1 else modes
 
+    def pooled_modes(self, recipe: str, n_train: int, observable: str, *, n_modes: int) -> ShapeModes:
+        """Error of any model of one kind, from the bootstrapped trainings of all sets that have some.
+
+        Each set has a template of its own, around which its bootstraps scatter; only the scatter is pooled.
+
+        Args:
+            recipe: name of the model.
+            n_train: its training events.
+            observable: ``"score"`` or ``"m_bb"``.
+            n_modes: correlated modes; the rest of the variance joins the bins.
+
+        Returns:
+            Modes of shape ``(n_modes, n_bins)``.
+
+        Raises:
+            DataError: if there are no bootstrapped trainings.
+        """
+        found = [
+            self.replicas(recipe, n_train, observable, number=number)
+            for number in self.numbers(recipe, n_train)
+        ]
+        if not found:
+            raise DataError(f"no set of {n_train} events has bootstrapped trainings of {recipe!r}; make some")
+        fractions = np.stack([each.fractions for each in found])
+        centers = fractions.mean(1, keepdims=True)
+        n_sets, n_boots = fractions.shape[:2]
+        # One center for each set was fitted, one for all is assumed where the covariance is taken.
+        scale = np.sqrt((n_sets * n_boots - 1) / (n_sets * (n_boots - 1)))
+        scattered = centers.mean(0) + scale * (fractions - centers)
+        noise = np.concatenate([each.errors**2 for each in found])
+        return shape_modes(np.concatenate(list(scattered)).clip(0.0), noise=noise, n_modes=n_modes)
+
     def numbers(self, recipe: str, n_train: int) -> list[int]:
         """Training sets that have bootstrapped trainings."""
         rows = self._rows("score", recipe=recipe, n_train=n_train)

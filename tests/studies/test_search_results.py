@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +12,8 @@ from sbilib.studies.amplified_coverage import strength_coverage
 from sbilib.studies.amplified_search import fit_strengths, search_templates
 from sbilib.studies.amplified_templates import BinnedSample, Binning
 from sbilib.studies.model_error import ShapeModes, shape_modes
+from sbilib.studies.search_anchor import anchored_template
 from sbilib.studies.search_bias import expected_bias, expected_noise
-from sbilib.studies.search_closure import closure_shifts, joined_modes
 from sbilib.studies.search_results import SearchResults, ideal_simulation, in_region, with_noise_of
 from tests.studies.search_examples import BACKGROUND, SIGNAL, drawn, search_table
 
@@ -147,57 +145,85 @@ def test_noise_of_the_reference_lets_a_perfect_template_cover():
     assert 0.60 < np.mean(found["with"]) < 0.77
 
 
-def test_joined_modes_add_their_covariance():
-    modes = ShapeModes(np.array([[[1.0, -1.0]]]), np.array([[0.5, 0.5]]), 8, np.array([0.9]))
-    joined = joined_modes(modes, [[[0.0, 3.0]]])
-    np.testing.assert_allclose(joined.covariance - modes.covariance, [[[0.0, 0.0], [0.0, 9.0]]])
-    with pytest.raises(DataError, match="do not fit"):
-        joined_modes(modes, [[0.0, 3.0]])
-    assert replace(modes, n_models=9).n_models == 9
-
-
 def histogram(fractions: np.ndarray, n_events: float) -> BinnedSample:
     counts = fractions * n_events
     totals = np.full(fractions.shape[:-1], n_events)
     return BinnedSample(Binning("x", tuple(range(26))), counts, counts, totals)
 
 
-def test_closure_shifts_hold_the_noise_of_a_perfect_model_and_the_error_of_a_wrong_one():
+NOTHING = ShapeModes(np.zeros((0, 25)), np.zeros(25), 8, np.array(1.0))
+PLACE = np.linspace(-1, 1, 25)
+
+
+def test_an_anchored_template_has_the_moments_of_its_training_events():
+    random = np.random.default_rng(4)
+    seen = histogram(np.stack([drawn(BACKGROUND, 10_000, random) for _ in range(400)]), 10_000)
+    made = histogram(np.tile(BACKGROUND * (1.1 + 0.2 * PLACE), (400, 1)), 1e8)
+    found = anchored_template(made, seen, NOTHING)
+    for power in range(3):
+        moments = [(each.fractions * PLACE**power).sum(-1) for each in (found.sample, seen)]
+        np.testing.assert_allclose(*moments, rtol=1e-9)
+    # Three numbers of 25 come from the training events, so their noise alone is that of 3 of 25.
+    error = ((found.sample.fractions - BACKGROUND) ** 2 / (BACKGROUND / 10_000)).sum(-1).mean()
+    assert error == pytest.approx(3 * (1 - BACKGROUND.sum()) + 2 * BACKGROUND.sum(), rel=0.20)
+    with pytest.raises(DataError, match="lower the degree"):
+        anchored_template(seen, seen, NOTHING, degree=24)
+
+
+def test_pulls_are_standard_normal_for_a_perfect_model_and_large_for_a_wrong_one():
     """400 training sets: mean squares of standard normal numbers scatter by 7%."""
     random = np.random.default_rng(4)
     seen = histogram(np.stack([drawn(BACKGROUND, 10_000, random) for _ in range(400)]), 10_000)
-    x = np.linspace(-1, 1, 25)
-    for slope, expected in ((0.0, 2.0), (0.2, None)):
-        template = np.tile(BACKGROUND * (1 + slope * x), (400, 1))
-        shifts = closure_shifts(histogram(template, 1e8), seen)
-        noise = np.sqrt(template / 10_000)
-        sizes = np.square(shifts / noise[:, None]).sum(-1).mean(0)
-        if expected is None:
-            assert sizes[1] > 8.0
-        else:
-            assert sizes == pytest.approx(np.full(3, expected), rel=0.20)
-    with pytest.raises(DataError, match="lower the degree"):
-        closure_shifts(seen, seen, degree=24)
+    right, wrong = (
+        anchored_template(histogram(np.tile(each, (400, 1)), 1e8), seen, NOTHING).pulls
+        for each in (BACKGROUND, BACKGROUND * (1 + 0.2 * PLACE))
+    )
+    assert np.square(right)[:, 1:].mean(0) == pytest.approx([1.0, 1.0], rel=0.25)
+    assert np.square(wrong).mean(0)[1] > 8.0
 
 
-def test_closure_covers_a_smooth_error_that_all_models_share():
+def test_of_the_modes_of_a_model_only_what_is_not_anchored_is_left():
+    seen = histogram(BACKGROUND[None], 10_000)
+    shifts = BACKGROUND * np.stack([1 + PLACE, PLACE**3])
+    modes = ShapeModes(shifts, np.full(25, 1e-5), 8, np.array(0.9))
+    found = anchored_template(seen, seen, modes).modes
+    assert found.shifts.shape == (1, 5, 25)
+    np.testing.assert_allclose(found.shifts[0, 3], 0.0, atol=1e-12)
+    left = found.shifts[0, 4]
+    assert np.abs(left).max() > 1e-4
+    for power in range(3):
+        assert (left * PLACE**power).sum() == pytest.approx(0.0, abs=1e-12)
+    np.testing.assert_allclose(found.residual, 1e-5)
+
+
+def test_an_anchored_template_covers_a_smooth_error_that_all_models_share():
     """300 trainings: the standard error of a coverage is below 2.9%."""
     random = np.random.default_rng(5)
-    x = np.linspace(-1, 1, 25)
     fluctuation = 0.02 * random.normal(size=(300, 1))
-    shared = 0.05 * (1 + x)
-    made = BACKGROUND * (1 + shared + fluctuation * x)
+    shared = 0.05 * (1 + PLACE)
+    made = histogram(BACKGROUND * (1 + shared + fluctuation * PLACE), 1e8)
     again = fluctuation[:, None] + 0.02 * random.normal(size=(300, 8, 1))
-    modes = shape_modes(BACKGROUND * (1 + shared + again * x), n_modes=1)
+    modes = shape_modes(BACKGROUND * (1 + shared + again * PLACE), n_modes=1)
     seen = histogram(np.stack([drawn(BACKGROUND, 10_000, random) for _ in range(300)]), 10_000)
-    generated, truth = histogram(made, 1e8), histogram(BACKGROUND, 1e9)
-    signal = histogram(SIGNAL / SIGNAL.sum(), 1e9)
+    truth, signal = histogram(BACKGROUND, 1e9), histogram(SIGNAL / SIGNAL.sum(), 1e9)
+    anchored = anchored_template(made, seen, modes)
     found = [
         strength_coverage(
-            generated, truth, signal, [100.0], beta=0.0, modes=each,
+            template, truth, signal, [100.0], beta=0.0, modes=each,
             generator=torch.Generator().manual_seed(1),
         ).coverage.item()
-        for each in (modes, joined_modes(modes, closure_shifts(generated, seen)))
+        for template, each in ((made, modes), (anchored.sample, anchored.modes))
     ]  # fmt: skip
     assert found[0] < 0.4
-    assert found[1] > 0.60
+    assert 0.60 < found[1] < 0.77
+
+
+def test_pooled_modes_are_those_of_a_single_set_with_more_models(results: SearchResults):
+    """Variance of a bin p (1 - p) / N from 60 x 7 degrees of freedom: 7% for a bin, 1.4% for their mean."""
+    modes = results.pooled_modes("small", N_TRAIN, "score", n_modes=2)
+    fractions = results.simulated("reference", "score").fractions
+    variance = np.diagonal(modes.covariance)
+    expected = 479 / 476 * fractions * (1 - fractions) / N_TRAIN
+    assert (variance / expected).mean() == pytest.approx(1.0, abs=0.07)
+    with pytest.raises(DataError, match=r"no rows|no set"):
+        results.pooled_modes("small", 123, "score", n_modes=2)
