@@ -43,6 +43,8 @@ __all__ = [
     "limit_differences",
     "limit_table",
     "logarithmic_counts",
+    "pyhf_workspace",
+    "single_search",
 ]
 
 _LEVEL = 0.05
@@ -213,7 +215,7 @@ def compare_with_pyhf(
     """
     rows = []
     for member in members:
-        single = _single(templates, member)
+        single = single_search(templates, member)
         model = single.model(beta)
         data = single.data(model, strength=strength)
         limits = upper_limit(data, model)
@@ -221,7 +223,7 @@ def compare_with_pyhf(
         ours = [best.poi.item(), limits.observed.item(), limits.expected[2].item()]
         starts = [fixed_poi_fit(value, data, model).parameters.tolist() for value in ours]
         step = 0.02 * float(poi_uncertainty(best.parameters, model, data=data))
-        theirs = _by_pyhf(_workspace(single, beta, strength), ours, starts, step)
+        theirs = _by_pyhf(pyhf_workspace(single, beta, strength), ours, starts, step)
         rows += [
             {"member": member, "quantity": name, "ours": mine, "pyhf": other}
             for name, mine, other in zip(("strength", "observed", "expected"), ours, theirs, strict=True)
@@ -231,8 +233,13 @@ def compare_with_pyhf(
     return PyhfComparison(table, float((table.difference / table.pyhf).abs().max()))
 
 
-def _single(templates: SearchTemplates, member: tuple[int, ...]) -> SearchTemplates:
-    """One member without batch dimensions."""
+def single_search(templates: SearchTemplates, member: tuple[int, ...]) -> SearchTemplates:
+    """One member of a batch of searches, without batch dimensions.
+
+    Args:
+        templates: of :func:`~sbilib.studies.amplified_search.search_templates`.
+        member: a number for every batch dimension, luminosity last.
+    """
 
     def of(values: Tensor) -> Tensor:
         return values.expand(templates.background.shape)[member]
@@ -291,8 +298,14 @@ def _crossing(data: Sequence[float], model: pyhf.Model, near: float, start: list
     return float(values[0] + (np.log(_LEVEL) - heights[0]) / slope)
 
 
-def _workspace(single: SearchTemplates, beta: float, strength: float) -> pyhf.Workspace:
-    """The search as pyhf's JSON, written without the model that is to be checked."""
+def pyhf_workspace(single: SearchTemplates, beta: float, strength: float) -> pyhf.Workspace:
+    """The search as pyhf's JSON, written without the model that is to be checked.
+
+    Args:
+        single: templates without batch dimensions, see :func:`single_search`.
+        beta: relative uncertainty of each bin of the background.
+        strength: in the Asimov data.
+    """
     modifiers: list[Modifier] = [
         StatError("statistics", single.statistical),
         ShapeSys("beta", beta * single.background),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import torch
 
 from sbilib.errors import DataError, ParameterError
 from sbilib.models import QuantileToNormal
+from sbilib.runs import find_root, load_study
 from sbilib.simulation import BSM_CONTINUOUS
 from sbilib.simulation.bsm_response import BsmResponse
 from sbilib.studies.bsm_bounds import event_bounds
@@ -56,6 +58,16 @@ def test_units_decide_no_results_of_others():
     assert GenerativePlan(models=("maf",)).study(data).facts == GenerativePlan().study(data).facts
     assert GenerativePlan(n_steps=7).study(data).facts != GenerativePlan().study(data).facts
     assert GenerativePlan().study(made_up_data(130)).facts != GenerativePlan().study(data).facts
+
+
+def test_both_pages_ask_for_the_same_results():
+    root = find_root(Path(__file__).parent)
+    for name in ("smoke", "standard", "full"):
+        first, second = (
+            GenerativePlan.from_parameters(load_study(page, root).values(name))
+            for page in ("generative-models", "is-it-the-same")
+        )
+        assert first == second
 
 
 def test_a_unit_leaves_every_kind_of_row(table: pd.DataFrame):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sbilib.errors import ParameterError
+from sbilib.runs import find_root, load_study
 from sbilib.studies.search_study import SearchPlan, observable_binning, unit_studies
 from sbilib.studies.search_worth import WorthPlan
 from sbilib.studies.unit_results import make_units, read_units, write_units
@@ -133,6 +135,14 @@ def test_worth_plan_uses_disjoint_sets_and_the_same_units_once():
     for wrong in (*wrongs, {"coverage_size": 4000}):
         with pytest.raises(ParameterError):
             replace(plan, **wrong)
+
+
+@pytest.mark.parametrize("name", ["smoke", "standard", "full"])
+def test_the_pages_on_bias_and_on_limits_mean_the_same_trainings(name: str):
+    root = find_root(Path(__file__).parent)
+    pages = ("generated-background-search", "limits-and-luminosity")
+    one, other = (SearchPlan.from_parameters(load_study(page, root).values(name)) for page in pages)
+    assert one == other
 
 
 def test_parameters_of_the_pages_make_these_studies(monkeypatch: pytest.MonkeyPatch):
