@@ -82,9 +82,36 @@ def test_the_map_is_that_of_the_training_events():
     assert isinstance(fit(recipe(n_steps=2, preprocessing="logit")).model.transform, LogitStandardize)
 
 
+def test_the_ordered_map_keeps_floors_and_others_ignore_them():
+    floors = {"mass": (("pt",),)}
+    for preprocessing, below in (("ordered", False), ("quantile", True)):
+        found = fit_generator(
+            events(800, 1), events(300, 2), recipe(n_steps=5, preprocessing=preprocessing), names=NAMES,
+            bounds=BOUNDS, floors=floors, seed=1,
+        )  # fmt: skip
+        x = found.model.sample(1000, torch.Generator().manual_seed(1))
+        assert bool((x[:, 2] < x[:, 0]).any()) == below
+    with pytest.raises(ParameterError, match=r"needs floors.*quantile"):
+        fit(recipe(preprocessing="ordered"))
+
+
+def test_nothing_is_kept_if_it_is_not_asked_for(cache: Path):
+    kept, fresh = (
+        fit_generator(
+            events(300, 1), events(100, 2), recipe(n_steps=5), names=NAMES, bounds=BOUNDS, seed=1, keep=keep
+        )
+        for keep in (True, False)
+    )
+    assert len(list(cache.iterdir())) == 1
+    assert fresh.validation_loss == kept.validation_loss == float(fresh.training.validation_loss.min())
+
+
 @pytest.mark.parametrize("model", GENERATORS)
 def test_recipes_name_architectures(model: str):
     modern, published = GenerativeRecipe.modern(model), GenerativeRecipe.published(model)
+    small = replace(modern, size="small").config(18)
+    assert small == GENERATORS[model][1].small(18)
+    assert small.hidden < modern.config(18).hidden < published.config(18).hidden
     config = GENERATORS[model][1]
     assert modern.config(18) == config.modern(18)
     assert published.config(18) == config.gavranovic(18)

@@ -10,6 +10,7 @@ from sbilib.errors import DataError
 from sbilib.models import MixtureConfig
 from sbilib.simulation.bsm_schema import BSM_CONTINUOUS
 from sbilib.studies.bsm_bounds import event_bounds
+from sbilib.studies.generative_measures import impossible_events
 from sbilib.studies.search_models import (
     GENERATOR_RECIPES,
     bootstrapped,
@@ -73,6 +74,7 @@ def test_a_training_learns_features_in_their_bounds(name: str):
         values = drawn[:, BSM_CONTINUOUS.index(feature)]
         assert low is None or (values >= low).all()
         assert high is None or (values <= high).all()
+    assert impossible_events(drawn, BSM_CONTINUOUS) == {"jets out of order": 0, "masses too small": 0}
     # The median of a lognormal feature is 60 GeV; 3000 events and as many knots know it to 1 GeV.
     assert drawn[:, BSM_CONTINUOUS.index("m_bb")].median().item() == pytest.approx(60.0, abs=4.0)
 
