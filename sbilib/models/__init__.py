@@ -9,6 +9,7 @@ from sbilib.models.flow import ConditionalFlow, FlowConfig
 from sbilib.models.framed import FramedPair
 from sbilib.models.generative import GenerativeModel, density_loss
 from sbilib.models.generative_config import AffineFlowConfig, SplineFlowConfig
+from sbilib.models.generative_ensemble import GenerativeEnsemble
 from sbilib.models.generative_physical import TransformedConfig, TransformedDensity
 from sbilib.models.histogram import HistogramPair, QuantileBins
 from sbilib.models.mixture import MixtureAutoregressive, MixtureConfig
@@ -37,6 +38,7 @@ __all__ = [
     "FlowPair",
     "FlowStack",
     "FramedPair",
+    "GenerativeEnsemble",
     "GenerativeModel",
     "HistogramPair",
     "LoadedModel",
