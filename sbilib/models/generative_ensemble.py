@@ -40,9 +40,7 @@ class GenerativeEnsembleConfig:
             raise ParameterError("an ensemble needs at least one model")
         names = {member.transform.names for member in self.members}
         if len(names) > 1:
-            raise ParameterError(
-                f"members must have the same features in one order, got {sorted(names)}"
-            )
+            raise ParameterError(f"members must have the same features in one order, got {sorted(names)}")
 
     @property
     def features(self) -> int:

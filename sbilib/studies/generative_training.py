@@ -2,7 +2,8 @@ r"""Train generative models on the background of a search, and compare what they
 
 A unit is a model with a map of the features.  It is trained on the training events of the background alone,
 draws events with a fixed seed, and every comparison of `sbilib.studies.generative_measures` with events of
-the reference split is kept, with small histograms and no events.  Further units compare simulated events
+the reference split is kept, with small histograms and no events.  One unit is the mean density of all models
+with the common map (``"mixture+maf-ordered"`` for two of them).  Further units compare simulated events
 themselves (``"simulation"``, what a perfect generator shows) and simulated events with one deliberate fault.
 
 How well a density describes held-out events is given as a gain over independent features,
@@ -16,7 +17,7 @@ the features, and for the true density it is the information that features have 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from sbilib.errors import DataError, check_choice, check_count, check_range
-from sbilib.models import QuantileToNormal
+from sbilib.models import GenerativeEnsemble, QuantileToNormal, TransformedDensity
 from sbilib.models.sampling import sample_blocks
 from sbilib.problems import BsmData, default_bsm_data
 from sbilib.simulation import BSM_CONTINUOUS
@@ -67,6 +68,7 @@ _CONTROL = "simulation"
 _N_BLOCKS = 50
 _CODE = (
     *CODE_OF_GENERATORS,
+    "models/generative_ensemble.py",
     *(
         f"diagnostics/{name}.py"
         for name in ("_checks", "correlations", "divergences", "sliced", "tails", "two_sample")
@@ -95,6 +97,7 @@ class GenerativePlan:
         models: kinds of models, keys of `GENERATORS`.
         preprocessing: their map of the features, one of `MAPS`.
         other_maps: further units, a model and its map, for instance ``"mixture-logit"``.
+        ensemble: whether to compare the mean density of ``models``, if there are several.
         distortions: keys of `DISTORTIONS`.
         size: of the models, one of `SIZES`.
         n_train: training events, at most.
@@ -120,6 +123,7 @@ class GenerativePlan:
     models: tuple[str, ...] = tuple(GENERATORS)
     preprocessing: str = "ordered"
     other_maps: tuple[str, ...] = ("mixture-quantile", "mixture-logit")
+    ensemble: bool = True
     distortions: tuple[str, ...] = tuple(DISTORTIONS)
     size: str = "modern"
     n_train: int = 200_000
@@ -137,7 +141,7 @@ class GenerativePlan:
     def __post_init__(self) -> None:
         for name in ("models", "other_maps", "distortions"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for unit in self.model_units:
+        for unit in self.trained_units:
             model, _, preprocessing = unit.rpartition("-")
             check_choice("model", model, GENERATORS)
             check_choice("preprocessing", preprocessing, MAPS)
@@ -158,11 +162,16 @@ class GenerativePlan:
         return cls(**{key: value for key, value in values.items() if key in cls.__dataclass_fields__})
 
     @property
+    def trained_units(self) -> list[str]:
+        """Names of the units that are trained: kind of model and map of the features."""
+        units = [*(f"{name}-{self.preprocessing}" for name in self.models), *self.other_maps]
+        return list(dict.fromkeys(units))
+
+    @property
     def model_units(self) -> list[str]:
-        """Names of the units that are models: kind and map of the features."""
-        return list(
-            dict.fromkeys([f"{name}-{self.preprocessing}" for name in self.models] + list(self.other_maps))
-        )
+        """Names of the units that are models: those trained, and their ensemble."""
+        several = self.ensemble and len(self.models) > 1
+        return [*self.trained_units, *([f"{'+'.join(self.models)}-{self.preprocessing}"] if several else [])]
 
     @property
     def units(self) -> list[str]:
@@ -194,7 +203,7 @@ class GenerativePlan:
         """
         source = default_bsm_data() if data is None else data
         facts = {name: value for name, value in asdict(self).items() if not isinstance(value, tuple)}
-        del facts["preprocessing"]  # in the names of the units
+        del facts["preprocessing"], facts["ensemble"]  # in the names of the units
         facts["data"] = source.digest
         facts["features"] = list(BSM_CONTINUOUS)
         return UnitStudy("generative-models", facts, self.units, _CODE, partial(self.make, data=source))
@@ -222,8 +231,8 @@ class GenerativePlan:
         Returns:
             Rows of `measure_sample`, and for a model also one of kind ``"model"`` (parameters, products,
             seconds of training, steps of the weights that are kept), rows of kind ``"training"`` (``step``,
-            ``validation_gain``, ``training_gain``) and of kind ``"gain"`` (mean ``gain`` of each block of
-            ``n`` reference events, and of the training events in the one with block -1).
+            ``validation_gain``, ``training_gain``; not for an ensemble) and of kind ``"gain"`` (mean ``gain``
+            of each block of ``n`` reference events, and of the training events in the one with block -1).
         """
         events = self._events(data)
         parts = []
@@ -234,10 +243,13 @@ class GenerativePlan:
             sample = events.train[: len(events.reference)]
             sample = distorted_events(sample, fault, names=BSM_CONTINUOUS, seed=self.seed)
         else:
-            fitted = self.fit(unit, data)
-            blocks = sample_blocks(fitted.model, len(events.reference), seed=self.seed)
+            joined, _, preprocessing = unit.rpartition("-")
+            members = [self.fit(f"{name}-{preprocessing}", data) for name in joined.split("+")]
+            model = GenerativeEnsemble([member.model for member in members]) if "+" in joined else None
+            drawn_from = members[0].model if model is None else model
+            blocks = sample_blocks(drawn_from, len(events.reference), seed=self.seed)
             sample = torch.from_numpy(np.concatenate(list(blocks)))
-            parts = _model_rows(fitted, events)
+            parts = _model_rows(drawn_from, members, events)
         # The baseline compares simulated events only; those that play the sample are among them.
         spare = torch.cat([events.spare, events.train])
         measured = measure_sample(
@@ -303,6 +315,8 @@ def unit_label(unit: str) -> str:
     model, _, preprocessing = unit.rpartition("-")
     if model == "distorted":
         return preprocessing
+    if "+" in model:
+        return f"ensemble of {model.count('+') + 1}"
     label = MODEL_LABELS.get(model, unit)
     return f"{label}, {preprocessing}" if preprocessing in ("quantile", "logit") else label
 
@@ -312,17 +326,28 @@ def unit_studies(values: Mapping[str, Any]) -> dict[str, UnitStudy]:
     return {"": GenerativePlan.from_parameters(values).study()}
 
 
-def _model_rows(fitted: FittedGenerator, events: _Events) -> list[pd.DataFrame]:
-    """What is known of a model without looking at its events."""
+def _model_rows(
+    model: TransformedDensity | GenerativeEnsemble, members: Sequence[FittedGenerator], events: _Events
+) -> list[pd.DataFrame]:
+    """What is known of a model, or an ensemble of several, without looking at its events."""
     independent = QuantileToNormal.fit(events.train, names=BSM_CONTINUOUS, bounds=event_bounds())
-    model, record = fitted.model, fitted.training
+    work = pd.DataFrame([network_work(member.model.density) for member in members])
     facts = {
         "kind": "model",
-        "parameters": sum(each.numel() for each in model.density.parameters()),
-        "seconds_training": record.seconds,
-        "best_step": record.best_step,
-        **network_work(model.density)._asdict(),
+        "parameters": sum(each.numel() for member in members for each in member.model.density.parameters()),
+        "seconds_training": sum(member.training.seconds for member in members),
+        "best_step": members[0].training.best_step if len(members) == 1 else math.nan,
+        # Each event is drawn from one member.
+        "density": work["density"].sum(),
+        "sampling": work["sampling"].mean(),
+        "passes": work["passes"].mean(),
     }
+    rows = [pd.DataFrame([facts]), _gain_rows(model, independent, events)]
+    return rows if len(members) > 1 else [*rows, _training_rows(members[0], independent, events)]
+
+
+def _training_rows(fitted: FittedGenerator, independent: QuantileToNormal, events: _Events) -> pd.DataFrame:
+    model, record = fitted.model, fitted.training
     offset = {
         name: float((model.transform(each, outside="clamp")[1] - _independent(independent, each)).mean())
         for name, each in (("train", events.train), ("validation", events.validation))
@@ -337,13 +362,19 @@ def _model_rows(fitted: FittedGenerator, events: _Events) -> list[pd.DataFrame]:
             "training_gain": offset["train"] - np.array(losses),
         }
     )
+    return curve.assign(kind="training")
+
+
+def _gain_rows(
+    model: TransformedDensity | GenerativeEnsemble, independent: QuantileToNormal, events: _Events
+) -> pd.DataFrame:
     blocks = [*events.reference.tensor_split(min(_N_BLOCKS, len(events.reference))), events.train]
     gains = []
     for number, block in enumerate(blocks):
         gain = model.log_prob(block, outside="clamp") - _independent(independent, block)
         place = number if number < len(blocks) - 1 else -1
         gains.append({"kind": "gain", "block": place, "n": len(block), "gain": float(gain.double().mean())})
-    return [pd.DataFrame([facts]), curve.assign(kind="training"), pd.DataFrame(gains)]
+    return pd.DataFrame(gains)
 
 
 def _independent(transform: QuantileToNormal, events: Tensor) -> Tensor:

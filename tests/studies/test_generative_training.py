@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from sbilib.runs import find_root, load_study
 from sbilib.simulation import BSM_CONTINUOUS
 from sbilib.simulation.bsm_response import BsmResponse
 from sbilib.studies.bsm_bounds import event_bounds
-from sbilib.studies.generative_fits import GENERATORS
+from sbilib.studies.generative_fits import GENERATORS, network_work
 from sbilib.studies.generative_training import (
     MODEL_LABELS,
     GenerativePlan,
@@ -26,6 +27,7 @@ from sbilib.studies.generative_training import (
 from sbilib.studies.unit_results import make_units
 from tests.studies.generative_events import made_up_data
 
+ENSEMBLE = "mixture+maf+nsf-ar+nsf-coupling+real-nvp-ordered"
 TINY = GenerativePlan(
     models=("mixture",), other_maps=(), distortions=("cut",), n_train=500, n_steps=10, batch_size=64,
     n_compared=300, n_bins=5, n_splits=3, n_bootstrap=2, n_directions=2, n_permutations=19,
@@ -46,16 +48,23 @@ def table(cache: None) -> pd.DataFrame:
 
 def test_units_are_models_simulation_and_faults():
     plan = GenerativePlan()
-    assert len(plan.units) == 12
-    assert plan.units[5:9] == ["mixture-quantile", "mixture-logit", "simulation", "distorted-scaled"]
+    assert len(plan.units) == 13
+    assert plan.units[5:10] == [
+        "mixture-quantile",
+        "mixture-logit",
+        ENSEMBLE,
+        "simulation",
+        "distorted-scaled",
+    ]
     assert set(MODEL_LABELS) == set(GENERATORS)
-    assert len({unit_label(unit) for unit in plan.units}) == 12
+    assert len({unit_label(unit) for unit in plan.units}) == 13
 
 
 def test_units_decide_no_results_of_others():
     # More models may be asked for later without making those that are there anew.
     data = made_up_data(120)
     assert GenerativePlan(models=("maf",)).study(data).facts == GenerativePlan().study(data).facts
+    assert GenerativePlan(ensemble=False).study(data).facts == GenerativePlan().study(data).facts
     assert GenerativePlan(n_steps=7).study(data).facts != GenerativePlan().study(data).facts
     assert GenerativePlan().study(made_up_data(130)).facts != GenerativePlan().study(data).facts
 
@@ -108,6 +117,28 @@ def test_gain_is_that_of_the_model_over_independent_features(table: pd.DataFrame
     )
     assert list(curve["step"]) == list(range(1, 11))
     assert (found["behind"], found["passes"]) == (0, 18 * found["sampling"])
+
+
+def test_an_ensemble_is_the_mean_density_of_its_members(cache: None):
+    data, plan = made_up_data(), replace(TINY, models=("mixture", "real-nvp"))
+    unit = "mixture+real-nvp-ordered"
+    assert plan.model_units == ["mixture-ordered", "real-nvp-ordered", unit]
+    assert replace(plan, ensemble=False).model_units == plan.model_units[:2]
+    rows = plan.make(unit, data)
+    assert "training" not in set(rows["kind"])
+    members = [plan.fit(name, data) for name in plan.model_units[:2]]
+    train = data.events("background", "train")[:500]
+    alone = QuantileToNormal.fit(train, names=BSM_CONTINUOUS, bounds=event_bounds())
+    u, log_det = alone(train)
+    independent = log_det + torch.distributions.Normal(0.0, 1.0).log_prob(u).sum(dim=1)
+    densities = torch.stack([member.model.log_prob(train, outside="clamp") for member in members]).double()
+    expected = densities.exp().mean(dim=0).log() - independent
+    gain = rows[(rows["kind"] == "gain") & (rows["block"] == -1)]["gain"].item()
+    assert gain == pytest.approx(float(expected.mean()), rel=1e-3)
+    facts = rows[rows["kind"] == "model"].iloc[0]
+    work = [network_work(member.model.density) for member in members]
+    assert facts["density"] == sum(each.density for each in work)
+    assert facts["sampling"] == sum(each.sampling for each in work) / 2
 
 
 def blocks(unit: str, gains: np.ndarray) -> pd.DataFrame:
