@@ -70,7 +70,7 @@ class TransformConfig:
         object.__setattr__(self, "floors", self._ordered(dict(self.floors)))
 
     def _ordered(self, floors: Mapping[str, Floor]) -> tuple[tuple[str, Floor], ...]:
-        parts = {name: {part for group in groups for part in group} for name, groups in floors.items()}
+        parts = {name: [part for group in groups for part in group] for name, groups in floors.items()}
         unknown = (set(floors) | set().union(*parts.values())) - set(self.names)
         if unknown:
             raise ParameterError(f"floors name features {sorted(unknown)}, which are not among {self.names}")
@@ -119,10 +119,21 @@ class TransformConfig:
             low[self.names.index(name)] = 0.0
         return low, high
 
-    def floor(self, groups: Floor, values: Tensor) -> Tensor:
-        """The floor ``(n,)`` that groups of features make, from ``values`` (n, features)."""
+    def _floor(self, name: str, groups: Floor, values: Tensor) -> Tensor:
+        """The floor ``(n,)`` of a feature from ``values`` (n, features): its groups, and its lower bound."""
         sums = [values[:, [self.names.index(part) for part in group]].sum(dim=1) for group in groups]
-        return torch.stack(sums).amax(dim=0)
+        lowest = self.bounds[self.names.index(name)][0]
+        floor = torch.stack(sums).amax(dim=0)
+        return floor if lowest is None else floor.clamp_min(lowest)
+
+    def onto_limits(self, values: Tensor) -> Tensor:
+        """The values ``(n, features)``, each lifted or lowered to its bounds and then to its floor."""
+        low, high = (limit.to(values.device) for limit in self.limits(values.dtype))
+        result = values.clamp(low, high)
+        for name, groups in self.floors:
+            k = self.names.index(name)
+            result[:, k] = result[:, k].maximum(self._floor(name, groups, result))
+        return result
 
     def above_floors(self, values: Tensor) -> Tensor:
         """What each feature has above its floor, ``(n, features)``, zero if it is lower by rounding only.
@@ -138,7 +149,7 @@ class TransformConfig:
         result = values.clone()
         for name, groups in self.floors:
             column = values[:, self.names.index(name)]
-            above = column - self.floor(groups, values)
+            above = column - self._floor(name, groups, values)
             rounded = (above < 0) & (above >= -_ROUNDING * column.abs())
             result[:, self.names.index(name)] = torch.where(rounded, 0.0, above)
         return result
@@ -149,7 +160,7 @@ class TransformConfig:
         result = above.to(dtype).clamp(low, high)
         for name, groups in self.floors:
             k = self.names.index(name)
-            floor = self.floor(groups, result.double())
+            floor = self._floor(name, groups, result.double())
             value = (above[:, k].double() + floor).to(dtype)
             higher = torch.nextafter(value, value.new_tensor(math.inf))
             result[:, k] = torch.where(value.double() < floor, higher, value).clamp_min(low[k])
@@ -199,7 +210,8 @@ class FeatureTransform(nn.Module):
         """
         low, high = self._range()
         _check_table(x, self.config.names)
-        above = self.config.above_floors(x.double())
+        x64 = x.double()
+        above = self.config.above_floors(self.config.onto_limits(x64) if outside == "clamp" else x64)
         x64 = self._inside(above, low, high, outside, "event", "check its units, cut it away")
         parts = [self._forward(rows.T.contiguous()) for rows in torch.split(x64, _ROWS)]
         log_det = torch.cat([part[1].sum(dim=0) for part in parts])

@@ -6,6 +6,10 @@ Trained on equal numbers of simulated signal and background events, its output i
 
 in which the search cuts at 0.55 (Gavranovič and Kerševan, source 004, section 5; three layers of 512 nodes in
 their code).  Magnitudes enter by their logarithm.
+
+A classifier knows the events it was trained with, and gives those of the background too low a score.  So its
+background is neither that of the generative models, whose histogram is compared with what they generate, nor
+that of the templates: it has the first sixth of the reference split to itself.
 """
 
 from __future__ import annotations
@@ -27,7 +31,14 @@ from sbilib.simulation.bsm_schema import BSM_CONTINUOUS
 from sbilib.training import TrainConfig, train
 from sbilib.training.streams import ClassifierBatches, classifier_loss
 
-__all__ = ["SCORE_SHAPES", "EventScore", "ScoreTraining", "train_score"]
+__all__ = [
+    "SCORE_SHAPES",
+    "EventScore",
+    "ScoreTraining",
+    "background_of_score",
+    "background_of_templates",
+    "train_score",
+]
 
 SCORE_SHAPES: Mapping[str, ClassifierConfig] = {
     "modern": ClassifierConfig(
@@ -39,6 +50,8 @@ SCORE_SHAPES: Mapping[str, ClassifierConfig] = {
 }
 """Three layers of 512 ReLU nodes as published, and a smaller network with smooth activations."""
 _HELD_OUT = 0.1
+_SHARE_OF_SCORE = 6
+"""One of so many events of the reference split trains the score."""
 _CHUNK = 16_384
 _MAGNITUDES = torch.tensor([not name.endswith("_eta") for name in BSM_CONTINUOUS])
 _LEAST = 0.1
@@ -122,8 +135,20 @@ class EventScore:
         return result
 
 
+def background_of_score(data: BsmData) -> Tensor:
+    """Background ``(n, 18)`` that trains the classifier and nothing else."""
+    events = data.events("background", "reference")
+    return events[: len(events) // _SHARE_OF_SCORE]
+
+
+def background_of_templates(data: BsmData) -> Tensor:
+    """Background ``(n, 18)`` that no training has seen."""
+    events = data.events("background", "reference")
+    return events[len(events) // _SHARE_OF_SCORE :]
+
+
 def train_score(data: BsmData, config: ScoreTraining, *, checkpoint: Path | None = None) -> EventScore:
-    """Train the classifier on the training splits of signal and background.
+    """Train the classifier on the training split of signal and a part of background of its own.
 
     Args:
         data: where events come from.
@@ -134,7 +159,7 @@ def train_score(data: BsmData, config: ScoreTraining, *, checkpoint: Path | None
         DataError: if there are no such events.
         TrainingError: if the training fails.
     """
-    parts = [_halves(_inputs(data.events(component, "train"))) for component in ("signal", "background")]
+    parts = [_halves(_inputs(each)) for each in (data.events("signal", "train"), background_of_score(data))]
     (signal, held_signal), (background, held_background) = parts
     model = Classifier(SCORE_SHAPES[config.shape], seed=config.seed)
     smallest = min(len(signal), len(background))

@@ -34,7 +34,7 @@ from sbilib.studies.generative_fits import CODE_OF_GENERATORS
 from sbilib.studies.pairs import cache_folder
 from sbilib.studies.reweighting import EventWeights, RatioTraining, event_weights, train_log_ratio
 from sbilib.studies.search_models import GENERATOR_RECIPES, bootstrapped, train_generator, training_events
-from sbilib.studies.search_score import EventScore, ScoreTraining, train_score
+from sbilib.studies.search_score import EventScore, ScoreTraining, background_of_templates, train_score
 from sbilib.studies.unit_results import UnitStudy
 
 __all__ = ["OBSERVABLES", "SEARCH_CODE", "SearchPlan", "observable_binning"]
@@ -223,8 +223,12 @@ class SearchPlan:
     def _simulated(self) -> pd.DataFrame:
         """Histograms of the simulation that no training has seen, and the quality of the classifier."""
         rows, scores = [], {}
-        for kind, component in (("reference", "background"), ("signal", "signal")):
-            values = self._observed(self.events.events(component, "reference").numpy())
+        samples = {
+            "reference": background_of_templates(self.events),
+            "signal": self.events.events("signal", "reference"),
+        }
+        for kind, events in samples.items():
+            values = self._observed(events.numpy())
             scores[kind] = values["score"]
             rows += self._rows(kind, values, [len(values["score"])], None)
         area = _area(scores["signal"], scores["reference"])
@@ -252,7 +256,9 @@ class SearchPlan:
         ratio = None
         if real is not None:
             compared = np.concatenate(list(sample_blocks(density, len(real), seed=seed + 1)))
-            ratio, _ = train_log_ratio(coordinates(real), coordinates(compared), _ratio_training(len(real)))
+            ratio, _ = train_log_ratio(
+                coordinates(real), coordinates(compared), _ratio_training(len(real), seed)
+            )
         parts, logs = [], []
         for block in sample_blocks(density, n_events, seed=seed):
             parts.append(self._observed(block))
@@ -309,14 +315,14 @@ def _score_of(key: _Key) -> EventScore:
     return train_score(key.plan.events, key.plan.score_training, checkpoint=checkpoint)
 
 
-def _ratio_training(n_events: int) -> RatioTraining:
+def _ratio_training(n_events: int, seed: int) -> RatioTraining:
     """The default classifier of the weights with twenty passes, within 50 steps and the default number."""
     default = RatioTraining()
     steps = round(20 * 2 * n_events / default.training.batch_size)
     fewer = replace(
         default.training, n_steps=min(max(50, steps), default.training.n_steps), validate_every=25
     )
-    return replace(default, training=fewer)
+    return replace(default, training=fewer, seed=seed % 1_000_003)
 
 
 def _area(signal: _Array, background: _Array) -> float:

@@ -288,6 +288,32 @@ def test_floors_leave_the_jacobian_and_the_inverse_exact(fit: Callable[..., Feat
     assert torch.allclose(transform.inverse(u), points, rtol=1e-9)
 
 
+def test_a_part_outside_its_bounds_does_not_lift_what_stands_on_it() -> None:
+    transform = QuantileToNormal.fit(ordered_events(), names=ORDERED, bounds=LOWEST, floors=FLOORS)
+    x = torch.tensor([[40.0, 30.0, 10.0, 20.0, 70.0]])
+    back = transform.inverse(transform(x, outside="clamp")[0])
+    assert torch.allclose(back, torch.tensor([[40.0, 30.0, 15.0, 20.0, 70.0]]), rtol=1e-4)
+
+
+def test_a_bound_above_the_floor_counts() -> None:
+    x = ordered_events()
+    x[:, 0] = x[:, 0].clamp_min(30.0)
+    bounds = {"jet_1": (30.0, None), "jet_3": (15.0, None)}
+    transform = QuantileToNormal.fit(x, names=ORDERED, bounds=bounds, floors={"jet_1": (("jet_2",),)})
+    noise = 3 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(1))
+    assert bool((transform.inverse(noise, outside="clamp")[:, 0] >= 30).all())
+    with pytest.raises(DataError, match="jet_1 above its floor = -4"):
+        transform(torch.tensor([[26.0, 20.0, 18.0, 20.0, 70.0]]))
+
+
+def test_the_order_of_floors_is_that_of_the_configuration() -> None:
+    """A set would give another order in another process, and another name to a stored training."""
+    floors = (("z", (("q", "p"),)), ("a", (("p",),)), ("b", (("q",),)), ("q", (("p",),)))
+    config = TransformConfig(names=tuple("abzqp"), bounds=((None, None),) * 5, floors=floors)
+    assert [name for name, _ in config.floors] == ["a", "q", "z", "b"]
+    assert TransformConfig.from_dict(config.to_dict()) == config
+
+
 def test_floors_are_saved_with_the_map(tmp_path: Path) -> None:
     x = ordered_events()
     transform = QuantileToNormal.fit(x, names=ORDERED, bounds=LOWEST, floors=FLOORS)
@@ -306,7 +332,10 @@ def test_events_below_a_floor_are_named_or_lifted(fit: Callable[..., FeatureTran
     x[3, 0] = x[3, 1] - 2
     with pytest.raises(DataError, match="event 3 has jet_1 above its floor = -2, outside the range"):
         transform(x)
-    assert transform(x, outside="clamp")[0].isfinite().all()
+    back = transform.inverse(transform(x, outside="clamp")[0], outside="clamp")
+    x[3, 0] = x[3, 1]  # lifted to its floor, and all else stays
+    assert torch.allclose(back[:10], x[:10], rtol=1e-6)
+    x[3, 0] = x[3, 1] - 2
     with pytest.raises(DataError, match="1 of 5000 events have jet_1 below its floor"):
         fit(x, names=ORDERED, bounds=LOWEST, floors=FLOORS)
 
