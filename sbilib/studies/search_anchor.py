@@ -1,17 +1,24 @@
 r"""Templates of a generative model that are anchored to its training events in a few smooth shapes.
 
 A network that is too small, or stopped too soon, is wrong in the same way in each bootstrapped training, so
-their spread does not show it.  The training events do.  With templates :math:`t`, training histograms
-:math:`h` of noise :math:`\sigma_i = \sqrt{t_i / N}` and orthonormal columns :math:`Q` that span
-:math:`t_i P_k(x_i) / \sigma_i`, for Legendre polynomials of the place of a bin, the anchored template is
+their spread does not show it.  The training events do.  With templates :math:`t` (parts of all events),
+training histograms :math:`h` of ``N`` events, :math:`\sigma_i = \sqrt{t_i / N}` and orthonormal columns
+:math:`Q` that span :math:`t_i P_k(x_i) / \sigma_i`, for Legendre polynomials of the place of a bin, the
+anchored template is
 
 .. math:: T_i = t_i + \sigma_i \sum_k Q_{ik}\, q_k, \qquad q_k = \sum_i Q_{ik}\, \frac{h_i - t_i}{\sigma_i},
 
 so that :math:`\sum_i P_k(x_i) (h_i - T_i) = 0`: normalization, slope and curvature over the bins are those of
-the training events.  Each :math:`q_k` is standard normal for a perfect model.  In these shapes the error of
-:math:`T` is exactly the noise of the training events, :math:`m_{ki} = \sigma_i Q_{ik}`, whatever the model
-does.  In all others it is that of the model, so of the modes of bootstrapped trainings only what is
-orthogonal to the shapes is kept.
+the training events.  In these shapes the error of :math:`T` is the noise of the training events, whatever the
+model does: :math:`m_{ki} = \sigma_i Q_{ik}`, for :math:`k = 0` times :math:`\sqrt{1 - \varepsilon}` with the
+selected part :math:`\varepsilon = \sum_i t_i`, because the number of all events is fixed.  If :math:`t` were
+the truth each :math:`q_k` would be normal with these variances; a model that follows its events has smaller
+ones.  In all other shapes the error is that of the model, so of the modes of bootstrapped trainings only what
+is orthogonal to the anchored shapes is kept.
+
+Left out: the correlation of the two parts, and the noise of the generated events in the anchored shapes,
+which is taken off the template but not off its statistical errors; it is small where many more events are
+generated than trained with.
 """
 
 from __future__ import annotations
@@ -39,7 +46,7 @@ class AnchoredTemplate(NamedTuple):
     modes: ShapeModes
     """First the noise of the training events in each shape, then what is left of the modes of the model."""
     pulls: NDArray[np.float64]
-    """The differences q, ``(*batch, degree + 1)``, standard normal if the model is right."""
+    """The differences q, ``(*batch, degree + 1)``, in standard deviations of a template that is the truth."""
 
 
 def anchored_template(
@@ -64,7 +71,7 @@ def anchored_template(
         >>> none = ShapeModes(np.zeros((0, 2)), np.zeros(2), 8, np.array(1.0))
         >>> found = anchored_template(made, seen, none, degree=0)
         >>> found.sample.fractions.round(4).tolist(), found.pulls.round(4).tolist()
-        ([0.06, 0.06], [0.6325])
+        ([0.06, 0.06], [0.6667])
     """
     template, seen = generated.fractions, training.fractions
     n_bins = template.shape[-1]
@@ -81,9 +88,13 @@ def anchored_template(
     corrected = template + noise * (columns * pulls[..., None, :]).sum(-1)
     counts = np.maximum(corrected, _LEAST * template) * generated.totals[..., None]
     sample = BinnedSample(generated.binning, counts, generated.squares, generated.totals, generated.name)
-    anchors = noise[..., None, :] * np.swapaxes(columns, -1, -2)
+    deviations = np.ones((*template.shape[:-1], degree + 1))
+    deviations[..., 0] = np.sqrt(1 - template.sum(-1).clip(max=1.0))
+    anchors = noise[..., None, :] * np.swapaxes(columns * deviations[..., None, :], -1, -2)
     scaled = modes.shifts / noise[..., None, :]
     left = scaled - (scaled @ columns) @ np.swapaxes(columns, -1, -2)
     shifts = np.concatenate([anchors, left * noise[..., None, :]], axis=-2)
     residual = np.broadcast_to(modes.residual, template.shape)
-    return AnchoredTemplate(sample, ShapeModes(shifts, residual, modes.n_models, modes.explained), pulls)
+    return AnchoredTemplate(
+        sample, ShapeModes(shifts, residual, modes.n_models, modes.explained), pulls / deviations
+    )

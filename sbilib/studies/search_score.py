@@ -24,6 +24,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sbilib.digest import code_digest
 from sbilib.errors import check_choice, check_count, check_events, check_range
 from sbilib.models.classifier import Classifier, ClassifierConfig
 from sbilib.problems.bsm_data import BsmData
@@ -37,6 +38,7 @@ __all__ = [
     "ScoreTraining",
     "background_of_score",
     "background_of_templates",
+    "score_facts",
     "train_score",
 ]
 
@@ -49,6 +51,12 @@ SCORE_SHAPES: Mapping[str, ClassifierConfig] = {
     ),
 }
 """Three layers of 512 ReLU nodes as published, and a smaller network with smooth activations."""
+_CODE = (
+    "models/classifier.py",
+    *(f"training/{name}.py" for name in ("checkpoint", "loop", "schedule", "streams")),
+    "studies/search_score.py",
+)
+"""Patterns of the modules that decide a trained classifier."""
 _HELD_OUT = 0.1
 _SHARE_OF_SCORE = 6
 """One of so many events of the reference split trains the score."""
@@ -135,6 +143,11 @@ class EventScore:
         return result
 
 
+def score_facts(data: BsmData, config: ScoreTraining) -> dict[str, Any]:
+    """All that decides a trained classifier, its code too."""
+    return {"data": data.digest, "score": config.to_dict(), "code": code_digest(*_CODE)}
+
+
 def background_of_score(data: BsmData) -> Tensor:
     """Background ``(n, 18)`` that trains the classifier and nothing else."""
     events = data.events("background", "reference")
@@ -170,7 +183,6 @@ def train_score(data: BsmData, config: ScoreTraining, *, checkpoint: Path | None
         ClassifierBatches(positive, torch.zeros(len(positive)), negative, seed=2 * config.seed + number)
         for number, (positive, negative) in enumerate(((signal, background), (held_signal, held_background)))
     )
-    identity = {"data": data.digest, "score": config.to_dict()}
     train(
         model,
         classifier_loss,
@@ -178,7 +190,7 @@ def train_score(data: BsmData, config: ScoreTraining, *, checkpoint: Path | None
         validation,
         config.training,
         checkpoint=checkpoint,
-        identity=identity,
+        identity=score_facts(data, config),
         label="score",
     )
     return EventScore(model)

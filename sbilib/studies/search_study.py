@@ -34,7 +34,13 @@ from sbilib.studies.generative_fits import CODE_OF_GENERATORS
 from sbilib.studies.pairs import cache_folder
 from sbilib.studies.reweighting import EventWeights, RatioTraining, event_weights, train_log_ratio
 from sbilib.studies.search_models import GENERATOR_RECIPES, bootstrapped, train_generator, training_events
-from sbilib.studies.search_score import EventScore, ScoreTraining, background_of_templates, train_score
+from sbilib.studies.search_score import (
+    EventScore,
+    ScoreTraining,
+    background_of_templates,
+    score_facts,
+    train_score,
+)
 from sbilib.studies.unit_results import UnitStudy
 
 __all__ = ["OBSERVABLES", "SEARCH_CODE", "SearchPlan", "observable_binning"]
@@ -240,7 +246,7 @@ class SearchPlan:
 
     @property
     def _score(self) -> EventScore:
-        facts = json.dumps({**self.score_training.to_dict(), "data": self.events.digest}, sort_keys=True)
+        facts = json.dumps(score_facts(self.events, self.score_training), sort_keys=True)
         return _score_of(_Key(hashlib.sha256(facts.encode()).hexdigest()[:16], self))
 
     def _draw(
