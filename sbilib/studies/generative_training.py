@@ -2,8 +2,8 @@ r"""Train generative models on the background of a search, and compare what they
 
 A unit is a model with a map of the features.  It is trained on the training events of the background alone,
 draws events with a fixed seed, and every comparison of `sbilib.studies.generative_measures` with events of
-the reference split is kept, with small histograms and no events.  One unit is the mean density of all models
-with the common map (``"mixture+maf-ordered"`` for two of them).  Further units compare simulated events
+the reference split is kept, with small histograms and no events.  One unit is the mean density of several
+models with the common map (``"mixture+maf-ordered"`` for two of them).  Further units compare simulated events
 themselves (``"simulation"``, what a perfect generator shows) and simulated events with one deliberate fault.
 
 How well a density describes held-out events is given as a gain over independent features,
@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sbilib.errors import DataError, check_choice, check_count, check_range
+from sbilib.errors import DataError, ParameterError, check_choice, check_count, check_range
 from sbilib.models import GenerativeEnsemble, QuantileToNormal, TransformedDensity
 from sbilib.models.sampling import sample_blocks
 from sbilib.problems import BsmData, default_bsm_data
@@ -97,7 +97,7 @@ class GenerativePlan:
         models: kinds of models, keys of `GENERATORS`.
         preprocessing: their map of the features, one of `MAPS`.
         other_maps: further units, a model and its map, for instance ``"mixture-logit"``.
-        ensemble: whether to compare the mean density of ``models``, if there are several.
+        ensemble: those of ``models`` whose mean density is compared too; none, or at least two.
         distortions: keys of `DISTORTIONS`.
         size: of the models, one of `SIZES`.
         n_train: training events, at most.
@@ -116,14 +116,14 @@ class GenerativePlan:
         ParameterError: for an unknown name or a number out of range.
 
     Example:
-        >>> GenerativePlan(models=("maf",), other_maps=(), distortions=("cut",)).units
+        >>> GenerativePlan(models=("maf",), other_maps=(), ensemble=(), distortions=("cut",)).units
         ['maf-ordered', 'simulation', 'distorted-cut']
     """
 
     models: tuple[str, ...] = tuple(GENERATORS)
     preprocessing: str = "ordered"
     other_maps: tuple[str, ...] = ("mixture-quantile", "mixture-logit")
-    ensemble: bool = True
+    ensemble: tuple[str, ...] = ("mixture", "nsf-ar")
     distortions: tuple[str, ...] = tuple(DISTORTIONS)
     size: str = "modern"
     n_train: int = 200_000
@@ -139,7 +139,7 @@ class GenerativePlan:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("models", "other_maps", "distortions"):
+        for name in ("models", "other_maps", "ensemble", "distortions"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for unit in self.trained_units:
             model, _, preprocessing = unit.rpartition("-")
@@ -147,6 +147,10 @@ class GenerativePlan:
             check_choice("preprocessing", preprocessing, MAPS)
         for fault in self.distortions:
             check_choice("distortion", fault, DISTORTIONS)
+        for model in self.ensemble:
+            check_choice("ensemble", model, self.models)
+        if len(self.ensemble) == 1:
+            raise ParameterError(f"ensemble must be none or several of the models, got {self.ensemble}")
         check_choice("size", self.size, SIZES)
         for name in ("n_train", "n_compared"):
             check_count(name, getattr(self, name), low=100)
@@ -170,8 +174,8 @@ class GenerativePlan:
     @property
     def model_units(self) -> list[str]:
         """Names of the units that are models: those trained, and their ensemble."""
-        several = self.ensemble and len(self.models) > 1
-        return [*self.trained_units, *([f"{'+'.join(self.models)}-{self.preprocessing}"] if several else [])]
+        joined = [f"{'+'.join(self.ensemble)}-{self.preprocessing}"] if self.ensemble else []
+        return [*self.trained_units, *joined]
 
     @property
     def units(self) -> list[str]:
@@ -203,7 +207,7 @@ class GenerativePlan:
         """
         source = default_bsm_data() if data is None else data
         facts = {name: value for name, value in asdict(self).items() if not isinstance(value, tuple)}
-        del facts["preprocessing"], facts["ensemble"]  # in the names of the units
+        del facts["preprocessing"]  # in the names of the units
         facts["data"] = source.digest
         facts["features"] = list(BSM_CONTINUOUS)
         return UnitStudy("generative-models", facts, self.units, _CODE, partial(self.make, data=source))
