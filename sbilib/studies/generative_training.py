@@ -3,8 +3,9 @@ r"""Train generative models on the background of a search, and compare what they
 A unit is a model with a map of the features.  It is trained on the training events of the background alone,
 draws events with a fixed seed, and every comparison of `sbilib.studies.generative_measures` with events of
 the reference split is kept, with small histograms and no events.  One unit is the mean density of several
-models with the common map (``"mixture+maf-ordered"`` for two of them).  Further units compare simulated events
-themselves (``"simulation"``, what a perfect generator shows) and simulated events with one deliberate fault.
+models with the common map (``"mixture+maf-ordered"`` for two of them).  Further units compare simulated
+events themselves (``"simulation"``, what a perfect generator shows) and simulated events with one deliberate
+fault.
 
 How well a density describes held-out events is given as a gain over independent features,
 

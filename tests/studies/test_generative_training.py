@@ -29,8 +29,8 @@ from tests.studies.generative_events import made_up_data
 
 ENSEMBLE = "mixture+nsf-ar-ordered"
 TINY = GenerativePlan(
-    models=("mixture",), other_maps=(), ensemble=(), distortions=("cut",), n_train=500, n_steps=10, batch_size=64,
-    n_compared=300, n_bins=5, n_splits=3, n_bootstrap=2, n_directions=2, n_permutations=19,
+    models=("mixture",), other_maps=(), ensemble=(), distortions=("cut",), n_train=500, n_steps=10,
+    batch_size=64, n_compared=300, n_bins=5, n_splits=3, n_bootstrap=2, n_directions=2, n_permutations=19,
 )  # fmt: skip
 
 
@@ -63,10 +63,8 @@ def test_units_are_models_simulation_and_faults():
 def test_units_decide_no_results_of_others():
     # More models may be asked for later without making those that are there anew.
     data = made_up_data(120)
-    assert (
-        GenerativePlan(models=("maf",), ensemble=()).study(data).facts == GenerativePlan().study(data).facts
-    )
-    assert GenerativePlan(ensemble=()).study(data).facts == GenerativePlan().study(data).facts
+    alone = GenerativePlan(models=("maf",), ensemble=())
+    assert alone.study(data).facts == GenerativePlan().study(data).facts
     assert GenerativePlan(n_steps=7).study(data).facts != GenerativePlan().study(data).facts
     assert GenerativePlan().study(made_up_data(130)).facts != GenerativePlan().study(data).facts
 
@@ -122,10 +120,8 @@ def test_gain_is_that_of_the_model_over_independent_features(table: pd.DataFrame
 
 
 def test_an_ensemble_is_the_mean_density_of_its_members(cache: None):
-    data, plan = (
-        made_up_data(),
-        replace(TINY, models=("mixture", "real-nvp"), ensemble=("mixture", "real-nvp")),
-    )
+    data, both = made_up_data(), ("mixture", "real-nvp")
+    plan = replace(TINY, models=both, ensemble=both)
     unit = "mixture+real-nvp-ordered"
     assert plan.model_units == ["mixture-ordered", "real-nvp-ordered", unit]
     assert replace(plan, ensemble=()).model_units == plan.model_units[:2]
