@@ -33,6 +33,7 @@ __all__ = ["TAIL_LEVELS", "TailComparison", "compare_tails"]
 TAIL_LEVELS = (0.001, 0.002, 0.005, 0.01, 0.99, 0.995, 0.998, 0.999)
 """Quantile levels of :func:`compare_tails`: 0.1% to 1% and 99% to 99.9%."""
 _LEAST_BEYOND = 10
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,11 @@ def _tail(
     else:
         counts = np.arange(int(beyond.sum()) + 1)
         chances = betabinom.pmf(counts, len(generated), n_beyond, len(reference) + 1 - n_beyond)
-        p_value = min(1.0, 2 * min(chances.sum(), 1 - chances[:-1].sum()))
+        above = 1 - chances[:-1].sum()
+        if above < _ROUNDING:  # a difference of numbers near one; the sum of what is left is exact
+            rest = np.arange(counts[-1], len(generated) + 1)
+            above = betabinom.pmf(rest, len(generated), n_beyond, len(reference) + 1 - n_beyond).sum()
+        p_value = min(1.0, 2 * min(chances.sum(), above))
     return _Tail(ours, theirs, our_error, their_error, fraction, expected, error, float(p_value))
 
 

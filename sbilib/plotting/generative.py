@@ -103,13 +103,14 @@ def plot_histograms(
     return figure
 
 
-def plot_areas(table: pd.DataFrame, *, goal: float | None = 0.52) -> Figure:
+def plot_areas(table: pd.DataFrame, *, goal: float | None = 0.52, most: float = 0.6) -> Figure:
     """Areas under the ROC curve of two kinds of classifiers, with their null bands.
 
     Args:
         table: a row per sample, its name as index, with ``trees``, ``trees_error``, ``trees_low``,
             ``trees_high`` and the same of ``network``.
         goal: area to mark with a dashed line; None for no line.
+        most: end of the axis; areas beyond are written beside an arrow.
 
     Returns:
         The figure, a row per sample; gray bands hold 95% of samples of one density.
@@ -131,15 +132,23 @@ def plot_areas(table: pd.DataFrame, *, goal: float | None = 0.52) -> Figure:
             band = "equal samples, 95%" if kind == "trees" else None
             axis.barh(place + shift, high - low, left=low, height=0.3, color=_REFERENCE_FILL, label=band)
             value, error = (table[name].to_numpy(float) for name in (kind, f"{kind}_error"))
+            inside = value <= most
             axis.errorbar(
-                value, place + shift, xerr=error, linestyle="none", marker=marker,
+                value[inside], place[inside] + shift, xerr=error[inside], linestyle="none", marker=marker,
                 color=color, capsize=2, elinewidth=1.0, label=kind,
             )  # fmt: skip
+            for area, y in zip(value[~inside], place[~inside] + shift, strict=True):
+                axis.annotate(
+                    f"{area:.3f}", (most, y), (-28, 0), textcoords="offset points", color=color, fontsize=8,
+                    ha="right", va="center", arrowprops={"arrowstyle": "->", "color": color},
+                )  # fmt: skip
         axis.axvline(0.5, color=NEUTRAL_COLOR, linewidth=0.9, linestyle=":")
         if goal is not None:
             axis.axvline(goal, color=SIGNAL_COLOR, linewidth=0.9, linestyle="--", label=f"goal {goal:g}")
         axis.set_yticks(place, list(table.index))
         axis.set(ylim=(len(table) - 0.5, -0.5), xlabel="area under the ROC curve")
+        if (table[["trees", "network"]].to_numpy(float) > most).any():
+            axis.set_xlim(right=most)
         legend_above(figure, [axis], columns=4)
     return figure
 

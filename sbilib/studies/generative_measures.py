@@ -209,7 +209,7 @@ def headline(table: pd.DataFrame, unit: str) -> dict[str, float | str]:
     tails = table[(table["unit"] == unit) & (table["kind"] == "tail")]
     result["tail_p"], result["tail_feature"] = float("nan"), ""
     if len(tails):
-        result["tail_p"] = min(1.0, len(tails) * float(tails["p_value"].min()))
+        result["tail_p"] = min(1.0, len(tails) * max(0.0, float(tails["p_value"].min())))
         result["tail_feature"] = str(tails["feature"].to_numpy()[tails["p_value"].to_numpy().argmin()])
     return result
 

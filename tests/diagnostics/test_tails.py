@@ -75,6 +75,18 @@ def test_p_values_are_those_of_the_beta_binomial():
         assert found.p_value[0, 0] == pytest.approx(expected, rel=1e-6)
 
 
+def test_very_small_p_values_are_exact():
+    """The sum of the chances below an outcome is one to rounding, and gave negative p-values."""
+    reference = np.arange(10_000.0)[:, None]
+    generated = np.concatenate([np.full(400, -1.0), np.arange(400.0, 10_000.0)])[:, None]
+    found = compare_tails(generated, reference, levels=[0.01])
+    # As many not beyond, from the other end: the same distribution mirrored.
+    outcomes = np.arange(10_000 - 400 + 1)
+    expected = 2 * betabinom.pmf(outcomes, 10_000, 10_001 - 100, 100).sum()
+    assert 0 < found.p_value[0, 0] < 1e-20
+    assert found.p_value[0, 0] == pytest.approx(expected, rel=1e-6)
+
+
 def test_both_tails_are_mirror_images():
     generated, reference = normals(500, 400, 2, 5, 1.3)
     upper = compare_tails(generated, reference, levels=[0.95])
