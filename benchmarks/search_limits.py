@@ -46,7 +46,7 @@ class Size:
     """Numbers of generated events and luminosities, by place, of the limits that pyhf sets."""
 
 
-PUBLISHED = Size(n_bins=25, n_counts=30, n_observables=2, members=((0, 0), (15, 2)))
+PUBLISHED = Size(n_bins=25, n_counts=30, n_observables=2, members=((15, 2),))
 QUICK = Size(n_bins=5, n_counts=3, n_observables=1, members=((0, 0),))
 
 
