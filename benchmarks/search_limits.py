@@ -1,10 +1,10 @@
 """All upper limits of a search with generated background as one batch, against pyhf on a sample of them.
 
-Run ``python -m benchmarks.search_limits`` (``--quick`` for few limits; nothing is written).  It has 25
-bins, a falling background and signal at its end: 30 numbers of generated events, 4 luminosities, 3
+Run ``python -m benchmarks.search_limits`` (``--quick`` for few limits; nothing is written).  The search has
+25 bins, a falling background and a peak of signal: 30 numbers of generated events, 4 luminosities, 3
 uncertainties of the background and 2 observables, once without and once with modes of the model error.  pyhf
-(numpy backend, minuit) sets the limits of a few members with the same likelihood; its time for all is that,
-multiplied.  Prints a table and writes ``benchmarks/results/search_limits.json``.
+(numpy backend, minuit) sets one such limit with the same likelihood; its time for all is that, multiplied.
+Prints a table and writes ``benchmarks/results/search_limits.json``.
 """
 
 from __future__ import annotations

@@ -250,11 +250,11 @@ class GenerativePlan:
         else:
             joined, _, preprocessing = unit.rpartition("-")
             members = [self.fit(f"{name}-{preprocessing}", data) for name in joined.split("+")]
-            model = GenerativeEnsemble([member.model for member in members]) if "+" in joined else None
-            drawn_from = members[0].model if model is None else model
-            blocks = sample_blocks(drawn_from, len(events.reference), seed=self.seed)
+            models = [member.model for member in members]
+            model = models[0] if len(models) == 1 else GenerativeEnsemble(models)
+            blocks = sample_blocks(model, len(events.reference), seed=self.seed)
             sample = torch.from_numpy(np.concatenate(list(blocks)))
-            parts = _model_rows(drawn_from, members, events)
+            parts = _model_rows(model, members, events)
         # The baseline compares simulated events only; those that play the sample are among them.
         spare = torch.cat([events.spare, events.train])
         measured = measure_sample(
