@@ -3,8 +3,9 @@ r"""Train generative models on the background of a search, and compare what they
 A unit is a model with a map of the features.  It is trained on the training events of the background alone,
 draws events with a fixed seed, and every comparison of `sbilib.studies.generative_measures` with events of
 the reference split is kept, with small histograms and no events.  One unit is the mean density of several
-of them (``"mixture-ordered+mixture-quantile"`` for two).  Further units compare simulated events themselves
-(``"simulation"``, what a perfect generator shows) and simulated events with one deliberate fault.
+models with the common map (``"mixture+maf-ordered"`` for two of them).  Further units compare simulated
+events themselves (``"simulation"``, what a perfect generator shows) and simulated events with one deliberate
+fault.
 
 How well a density describes held-out events is given as a gain over independent features,
 
@@ -97,8 +98,7 @@ class GenerativePlan:
         models: kinds of models, keys of `GENERATORS`.
         preprocessing: their map of the features, one of `MAPS`.
         other_maps: further units, a model and its map, for instance ``"mixture-logit"``.
-        ensemble: those whose mean density is compared too, by the name of one of ``models`` (with the common
-            map) or of ``other_maps``; none, or at least two.
+        ensemble: those of ``models`` whose mean density is compared too; none, or at least two.
         distortions: keys of `DISTORTIONS`.
         size: of the models, one of `SIZES`.
         n_train: training events, at most.
@@ -124,7 +124,7 @@ class GenerativePlan:
     models: tuple[str, ...] = tuple(GENERATORS)
     preprocessing: str = "ordered"
     other_maps: tuple[str, ...] = ("mixture-quantile", "mixture-logit")
-    ensemble: tuple[str, ...] = ("mixture", "mixture-quantile")
+    ensemble: tuple[str, ...] = ("mixture", "nsf-ar")
     distortions: tuple[str, ...] = tuple(DISTORTIONS)
     size: str = "modern"
     n_train: int = 200_000
@@ -148,10 +148,10 @@ class GenerativePlan:
             check_choice("preprocessing", preprocessing, MAPS)
         for fault in self.distortions:
             check_choice("distortion", fault, DISTORTIONS)
-        for member in self.ensemble:
-            check_choice("ensemble", member, (*self.models, *self.trained_units))
-        if len(self.ensemble) == 1 or len(set(self._members)) < len(self.ensemble):
-            raise ParameterError(f"ensemble must be none or several different models, got {self.ensemble}")
+        for model in self.ensemble:
+            check_choice("ensemble", model, self.models)
+        if len(self.ensemble) == 1:
+            raise ParameterError(f"ensemble must be none or several of the models, got {self.ensemble}")
         check_choice("size", self.size, SIZES)
         for name in ("n_train", "n_compared"):
             check_count(name, getattr(self, name), low=100)
@@ -175,12 +175,8 @@ class GenerativePlan:
     @property
     def model_units(self) -> list[str]:
         """Names of the units that are models: those trained, and their ensemble."""
-        return [*self.trained_units, *(["+".join(self._members)] if self.ensemble else [])]
-
-    @property
-    def _members(self) -> list[str]:
-        """Units of the ensemble."""
-        return [f"{name}-{self.preprocessing}" if name in self.models else name for name in self.ensemble]
+        joined = [f"{'+'.join(self.ensemble)}-{self.preprocessing}"] if self.ensemble else []
+        return [*self.trained_units, *joined]
 
     @property
     def units(self) -> list[str]:
@@ -252,7 +248,8 @@ class GenerativePlan:
             sample = events.train[: len(events.reference)]
             sample = distorted_events(sample, fault, names=BSM_CONTINUOUS, seed=self.seed)
         else:
-            members = [self.fit(name, data) for name in unit.split("+")]
+            joined, _, preprocessing = unit.rpartition("-")
+            members = [self.fit(f"{name}-{preprocessing}", data) for name in joined.split("+")]
             models = [member.model for member in members]
             model = models[0] if len(models) == 1 else GenerativeEnsemble(models)
             blocks = sample_blocks(model, len(events.reference), seed=self.seed)
@@ -323,8 +320,8 @@ def unit_label(unit: str) -> str:
     model, _, preprocessing = unit.rpartition("-")
     if model == "distorted":
         return preprocessing
-    if "+" in unit:
-        return f"ensemble of {unit.count('+') + 1}"
+    if "+" in model:
+        return f"ensemble of {model.count('+') + 1}"
     label = MODEL_LABELS.get(model, unit)
     return f"{label}, {preprocessing}" if preprocessing in ("quantile", "logit") else label
 
