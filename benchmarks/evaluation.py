@@ -3,7 +3,7 @@
 Run ``python -m benchmarks.evaluation`` (``--quick`` for a small case).  One pair is evaluated on bootstrap
 sets of published test sets, with the exact densities on the same sets for the overlaps, once by
 `evaluate_pair` and once by `evaluate_densities` on the published grid.  The pairs are trained for a few
-dozen steps only: long enough that their likelihoods look like likelihoods.  Both routes take the same time
+hundred steps only: long enough that their likelihoods look like likelihoods.  Both routes take the same time
 for every test set, so few are timed and the seconds are given for all 45.  One column is the time of the
 networks alone on the nodes that the fast route uses, and the rate of a matrix product in the same run
 tells what the machine had to give.  The fast route is also timed with the pair read from tables over its two
@@ -71,7 +71,7 @@ class Size:
     rounds: int
 
 
-PUBLISHED = Size(9000, 100, 1000, 600, 300, test_sets=3, dense_test_sets=1, steps=100, rounds=2)
+PUBLISHED = Size(9000, 100, 1000, 600, 300, test_sets=3, dense_test_sets=1, steps=400, rounds=2)
 QUICK = Size(900, 10, 500, 120, 60, test_sets=2, dense_test_sets=1, steps=50, rounds=1)
 
 
