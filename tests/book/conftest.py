@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("_config.yml", "_toc.yml", "book", "notebooks", "sbilib", "requirements.lock")
+SOURCES = ("_config.yml", "_toc.yml", "benchmarks", "book", "notebooks", "sbilib", "requirements.lock")
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
