@@ -1,7 +1,8 @@
 r"""The many models of the Higgs case behind two pages: which are trained, in which units, and what is kept.
 
 Units are groups of pairs that are trained together (`HiggsModels`), then the ensembles of the modern pairs of
-a method, then the template fit.  All of them are measured in the same independent toys and bootstrap sets.
+a method, that of classifiers before their moments are matched, then the template fit.  All of them are
+measured in the same independent toys and, but for the last ensemble, bootstrap sets.
 Published recipes may be trained with fewer steps :math:`T` than published, at the constant rate
 
 .. math:: \eta = \eta_\mathrm{published}\, \frac{T_\mathrm{published}}{T}
@@ -125,7 +126,7 @@ class CoveragePlan:
         >>> CoveragePlan(modern_pairs=2, published_flows=4, published_classifiers=1, cured_flows=0).units
         ... # doctest: +NORMALIZE_WHITESPACE
         ['modern-flow-1-2', 'modern-classifier-1-2', 'sluijter-flow-1-4', 'sluijter-classifier-1-1',
-         'ensemble-flow', 'ensemble-classifier', 'template-fit']
+         'ensemble-flow', 'ensemble-classifier', 'as-trained', 'template-fit']
     """
 
     seed: int = 1
@@ -135,7 +136,7 @@ class CoveragePlan:
     cured_flows: int = 4
     pairs_per_unit: int = 4
     modern_flow_steps: int = 2000
-    modern_classifier_steps: int = 3000
+    modern_classifier_steps: int = 6000
     published_flow_steps: int = 3000
     published_classifier_steps: int = 4000
     published_flow_rate: float = 1e-4
@@ -182,7 +183,7 @@ class CoveragePlan:
         pairs = [
             f"{name.rpartition('-')[0]}-{unit}" for name, some in self.models.items() for unit in some.units
         ]
-        return [*pairs, *(f"ensemble-{method}" for method in METHODS), "template-fit"]
+        return [*pairs, *(f"ensemble-{method}" for method in METHODS), "as-trained", "template-fit"]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -218,10 +219,14 @@ class CoveragePlan:
             Rows with ``kind``, ``method``, ``recipe`` and ``seed``: those of `HiggsModels.make`, with the
             losses of `held_out_losses` for flows; and of ensembles (``recipe`` their kind of mean, ``seed``
             0) and the template fit (``method`` and ``recipe`` ``"template fit"``) the kinds ``"toy"``,
-            ``"bootstrap"`` and ``"summary"``, coverage and width in the further toys (`summarize_toys`).
+            ``"bootstrap"`` and ``"summary"``, coverage and width in the further toys (`summarize_toys`).  Of
+            the modern classifiers before their moments are matched (``recipe`` ``"as trained"``) the ensemble
+            of mean densities has the last kind alone.
         """
         if unit == "template-fit":
             return _small(self._template_fit(splits))
+        if unit == "as-trained":
+            return _small(self._as_trained(splits))
         name, _, rest = unit.partition("-")
         if name == "ensemble":
             return _small(self._ensembles(rest, splits))
@@ -264,18 +269,19 @@ class CoveragePlan:
         return table
 
     def _ensembles(self, method: str, splits: HiggsSplits) -> pd.DataFrame:
-        models = self.models[f"modern-{method}"]
-        pairs: list[FittedPair] = []
-        for unit in models.units:
-            _, first, last = unit.rsplit("-", 2)
-            pairs += models.fit(method, range(int(first), int(last) + 1), splits)
-        members = [pair.densities for pair in pairs if not pair.diverged]
+        members = _sound_members(self.models[f"modern-{method}"], method, splits)
         parts = []
         for kind in ENSEMBLE_KINDS:
             table = self._tabulated(Ensemble(members, kind=kind), splits)
             share = 1 if kind == ENSEMBLE_KINDS[0] else _OTHERS
             parts.append(self._measured(table, splits, share).assign(method=method, recipe=kind, seed=0))
         return pd.concat(parts, ignore_index=True)
+
+    def _as_trained(self, splits: HiggsSplits) -> pd.DataFrame:
+        models = replace(self.models["modern-classifier"], matched=False)
+        members = _sound_members(models, "classifier", splits)
+        table = self._tabulated(Ensemble(members, kind=ENSEMBLE_KINDS[0]), splits)
+        return self._summary(table, splits, 1).assign(method="classifier", recipe="as trained", seed=0)
 
     def _tabulated(self, densities: Ensemble, splits: HiggsSplits) -> ComponentDensities:
         first = densities.members[0]
@@ -300,11 +306,7 @@ class CoveragePlan:
     def _measured(self, densities: ComponentDensities, splits: HiggsSplits, share: int) -> pd.DataFrame:
         """Toys one by one, the summary of more toys with another seed, and the published metrics."""
         common = ReservoirToys(splits.tests, seed=self.seed, n_toys=self.n_toys, n_events=self.n_events)
-        count = max(1, self.n_ensemble_toys // share)
-        more = ReservoirToys(splits.tests, seed=self.seed + 1, n_toys=count, n_events=self.n_events)
-        one = {"here": densities}
-        summary = summarize_toys(more.fit(one)).drop(columns="method")
-        parts = [common.fit(one).assign(kind="toy"), summary.assign(kind="summary")]
+        parts = [common.fit({"here": densities}).assign(kind="toy"), self._summary(densities, splits, share)]
         if self.n_bootstrap:
             table = evaluate_pair(
                 densities,
@@ -317,6 +319,22 @@ class CoveragePlan:
             )
             parts.append(table.assign(kind="bootstrap"))
         return pd.concat(parts, ignore_index=True)
+
+    def _summary(self, densities: ComponentDensities, splits: HiggsSplits, share: int) -> pd.DataFrame:
+        """Coverage and width in more toys with another seed."""
+        count = max(1, self.n_ensemble_toys // share)
+        more = ReservoirToys(splits.tests, seed=self.seed + 1, n_toys=count, n_events=self.n_events)
+        summary = summarize_toys(more.fit({"here": densities}))
+        return summary.drop(columns="method").assign(kind="summary")
+
+
+def _sound_members(models: HiggsModels, method: str, splits: HiggsSplits) -> list[ComponentDensities]:
+    """All pairs of a method that did not diverge."""
+    pairs: list[FittedPair] = []
+    for unit in models.units:
+        _, first, last = unit.rsplit("-", 2)
+        pairs += models.fit(method, range(int(first), int(last) + 1), splits)
+    return [pair.densities for pair in pairs if not pair.diverged]
 
 
 def held_out_losses(densities: ComponentDensities, tests: Sequence[FiniteProblem]) -> dict[str, float]:

@@ -114,7 +114,7 @@ class FeaturePlan:
             leaves intervals too wide for the published range of 0.9 to 1.1.
         n_scores: events of each component whose scores are used, at most.
         n_scaling: training events that means and widths of the features are taken from.
-        normalize: normalize the classifiers, which takes seconds.
+        normalize: normalize the classifiers and match their moments, which takes seconds.
         seed: of the toys.
 
     Raises:
@@ -208,7 +208,8 @@ class FeaturePlan:
         scaling = self._scaling(problem)
         steps = self.classifier_steps if method == "classifier" else self.flow_steps
         batch = self.classifier_batch if method == "classifier" else self.flow_batch
-        recipe = higgs_recipe(method, "modern", n_coordinates=scaling.config.n_coordinates, n_steps=steps)
+        n_coordinates = scaling.config.n_coordinates
+        recipe = higgs_recipe(method, "modern", n_coordinates=n_coordinates, n_steps=steps, fine=False)
         training = replace(
             recipe.training,
             batch_size=batch,

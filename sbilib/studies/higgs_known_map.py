@@ -74,7 +74,7 @@ class MapJob:
         if self.knowledge == "map":
             return self._fit_framed(problem, device, progress)
         subset = training_subset(problem, self.n_events, number=self.number, hold_out=_HELD_OUT)
-        recipe = higgs_recipe(self.method, "modern")
+        recipe = higgs_recipe(self.method, "modern", fine=False)
         n_steps = max(2, round(self.effort * recipe.training.n_steps))
         training = replace(
             recipe.training,

@@ -10,7 +10,7 @@ all pairs (``"toy"``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -38,7 +38,17 @@ CODE_OF_HIGGS_PAIRS = (
     "likelihood/*.py",
     *(
         f"models/{name}.py"
-        for name in ("classifier", "ensemble", "flow", "histogram", "made", "pair", "scaling", "spline")
+        for name in (
+            "classifier",
+            "ensemble",
+            "flow",
+            "histogram",
+            "made",
+            "moments",
+            "pair",
+            "scaling",
+            "spline",
+        )
     ),
     "models/stack.py",
     "models/tabulated.py",
@@ -114,6 +124,7 @@ class HiggsModels:
         n_steps: optimizer steps; those of the recipe if None.
         learning_rates: (peak) rate of each method, in order; those of the recipe if None.
         compile_models: compile the stacks; it decides the results only up to rounding.
+        matched: match the moments of classifiers after the training, if their recipe does.
         n_toys: independent toys at each test point.
         n_events: events of a toy and of a bootstrap set.
         n_bootstrap: bootstrap sets of each test set; 0 leaves the published metrics out.
@@ -137,6 +148,7 @@ class HiggsModels:
     n_steps: int | None = None
     learning_rates: tuple[float, ...] | None = None
     compile_models: bool = False
+    matched: bool = True
     n_toys: int = 100
     n_events: int = 1000
     n_bootstrap: int = 100
@@ -210,6 +222,7 @@ class HiggsModels:
             learning_rate=rate,
             compile_models=self.compile_models,
         )
+        recipe = replace(recipe, normalize=recipe.normalize and self.matched)
         return fit_higgs_pairs(
             splits.train, recipe, seeds=list(seeds), validation=splits.validation, scaling=scaling
         )

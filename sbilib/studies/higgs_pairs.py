@@ -26,6 +26,7 @@ from sbilib.studies.higgs_toys import FiniteProblem, summarize_toys
 from sbilib.studies.sweep_summary import SwapTest, compare_swaps
 
 __all__ = [
+    "AS_TRAINED",
     "ENSEMBLE",
     "TEMPLATE_FIT",
     "BarVerdict",
@@ -39,10 +40,11 @@ __all__ = [
     "width_ratio",
 ]
 
-ENSEMBLE, TEMPLATE_FIT = "mean_density", "template fit"
-"""Recipes of rows that are no single pairs: ensembles of mean densities, and the histogram template fit."""
+ENSEMBLE, AS_TRAINED, TEMPLATE_FIT = "mean_density", "as trained", "template fit"
+"""Recipes of rows that are no single pairs: ensembles of mean densities, the same of classifiers before their
+moments are matched, and the histogram template fit."""
 _KEYS = ["recipe", "method", "seed"]
-_NOT_PAIRS = (ENSEMBLE, "mean_log_ratio", TEMPLATE_FIT)
+_NOT_PAIRS = (ENSEMBLE, "mean_log_ratio", AS_TRAINED, TEMPLATE_FIT)
 
 
 class BarVerdict(NamedTuple):

@@ -11,16 +11,18 @@ import torch
 from torch import Generator, Tensor
 
 from sbilib.components import FramedEvents, NuisanceMap
-from sbilib.errors import DataError, ParameterError, check_count
+from sbilib.errors import DataError, ParameterError, check_count, check_range
 from sbilib.models.scaling import FeatureScaling, ScalingConfig
 from sbilib.problems import COMPONENTS, Problem
 from sbilib.problems.base import uniform_nuisance
+from sbilib.problems.higgs import WeightedEvents
 from sbilib.problems.higgs_features import FEATURE_TRANSFORMS
 from sbilib.simulation.schema import MISSING
 
 __all__ = ["ScaledMap", "StandardizedProblem", "fit_scaling"]
 
 N_SCALING_EVENTS = 200_000
+_ROUNDING = 1e-6
 _AZIMUTHS = "_phi"
 _REFERENCE_AZIMUTH = "PRI_lep_phi"
 
@@ -218,6 +220,21 @@ class StandardizedProblem:
         physical = self.scaling.physical_nuisance(nuisance).clamp(*self.problem.nuisance_range)
         coordinates: Tensor = self.scaling(self.problem.sample(component, physical, generator))
         return coordinates
+
+    def all_events(self, component: str, nuisance: float) -> WeightedEvents:
+        """Coordinates of all events of a finite sample at one scaled nuisance value, and their weights.
+
+        Raises:
+            ParameterError: if the problem is a simulator, or for a value outside the trained range.
+        """
+        if not hasattr(self.problem, "all_events"):
+            raise ParameterError(f"{self.problem.name} has no finite sample of events; draw from it instead")
+        low, high = self.nuisance_range
+        check_range("nuisance", nuisance, low=low - _ROUNDING, high=high + _ROUNDING)
+        scaled = torch.tensor(nuisance, dtype=torch.float64)
+        physical = self.scaling.physical_nuisance(scaled).clamp(*self.problem.nuisance_range)
+        found = self.problem.all_events(component, float(physical))
+        return WeightedEvents(self.scaling(found.events), found.weights)
 
     def _scaled(self, value: float) -> float:
         config = self.scaling.config

@@ -18,14 +18,16 @@ from torch import Generator, Tensor
 
 from sbilib.components import FramedEvents, NuisanceMap
 from sbilib.digest import code_digest
-from sbilib.errors import ParameterError, check_count
+from sbilib.errors import ParameterError, TrainingError, check_count
 from sbilib.models.classifier import Classifier, ClassifierConfig
 from sbilib.models.flow import ConditionalFlow, FlowConfig
 from sbilib.models.framed import FramedPair
+from sbilib.models.moments import match_moments
 from sbilib.models.scaling import FeatureScaling, ScaledPair
 from sbilib.models.stack import stack_models
 from sbilib.problems import COMPONENTS, Problem
 from sbilib.problems.base import uniform_nuisance
+from sbilib.problems.higgs import WeightedEvents
 from sbilib.studies.framed import FittedFramedPair, FramedRecipe, fit_framed_pair
 from sbilib.studies.higgs_scaling import StandardizedProblem, fit_scaling
 from sbilib.studies.members import CODE_OF_MODELS, compilable
@@ -57,7 +59,7 @@ _CODE_THAT_DECIDES = (
     "studies/higgs_training.py",
     "training/*.py",
 )
-_NORMALIZATION_EVENTS = 400_000
+_MATCHED_EVENTS = 200_000
 _STANDARDIZATION_EVENTS = 50_000
 
 
@@ -121,7 +123,9 @@ def fit_higgs_pairs(
 
     Args:
         problem: of the training split, in physical features.
-        recipe: shape of the models and way of training, for the coordinates of the scaling.
+        recipe: shape of the models and way of training, for the coordinates of the scaling; where it asks to
+            normalize, the moments of classifiers are matched to the sample (`match_moments`), which must then
+            be a finite one.  With ``n_events`` they are only normalized.
         seeds: seeds of initial weights; together they decide the batches.
         learning_rates: (peak) learning rate of each pair; that of the recipe for all if None.
         validation: the same problem on events of its own; the training events if None.
@@ -140,6 +144,7 @@ def fit_higgs_pairs(
         ParameterError: if there are no seeds, one comes twice, not as many rates as seeds, or the recipe is
             for another number of coordinates.
         DeviceError: if CUDA is asked for and there is none.
+        TrainingError: if the moments of a classifier cannot be matched.
         CheckpointError: if a checkpoint is damaged or cannot be written.
     """
     rates = _check_jobs(recipe, seeds, learning_rates)
@@ -182,7 +187,7 @@ class _Job:
         identity = {
             "problem": repr(self.problem),
             "validation": repr(self.validation),
-            "recipe": recipe.facts(),
+            "recipe": {name: value for name, value in recipe.facts().items() if name != "normalize"},
             "jobs": list(zip(self.seeds, self.rates, strict=True)),
             "code": code_digest(*_CODE_THAT_DECIDES, *CODE_OF_MODELS[recipe.method]),
             "device": self.device.type,
@@ -233,22 +238,43 @@ class _Job:
         return classifier_loss
 
     def _pairs(self, members: Sequence[torch.nn.Module], result: StackResult) -> list[FittedPair]:
-        reference: Tensor | None = None
-        if self.recipe.normalize:
-            batches = ShiftedBatches(self.problem, 1, "classifier", [3], self.device)
-            generator = Generator(self.device).manual_seed(3)
-            reference = batches.reference(_NORMALIZATION_EVENTS, generator)[0]
         pairs = []
         for number, (seed, rate) in enumerate(zip(self.seeds, self.rates, strict=True)):
             own = replace(self.recipe, training=replace(self.recipe.training, learning_rate=rate))
             models = members[2 * number : 2 * number + 2]
-            for model in models:
-                if reference is not None and isinstance(model, Classifier):
-                    model.normalize(reference)
             densities = ScaledPair(join_pair(*(m.cpu() for m in models)), self.problem.scaling)  # type: ignore[arg-type]
             records = {name: result.member(2 * number + k) for k, name in enumerate(COMPONENTS)}
             pairs.append(FittedPair(densities, own, seed, records))
+        if self.recipe.normalize:
+            for component in COMPONENTS:
+                self._match_moments([pair for pair in pairs if not pair.diverged], component)
         return pairs
+
+    def _match_moments(self, pairs: Sequence[FittedPair], component: str) -> None:
+        """Normalize classifiers of one component and take the shift out of them, on the training events."""
+        model = self.recipe.model
+        assert isinstance(model, ClassifierConfig)  # a recipe for flows cannot ask for it
+        nodes = torch.linspace(
+            *self.problem.nuisance_range, 2 * model.nuisance_degree + 1, dtype=torch.float64
+        )
+        samples = _some([self.problem.all_events(component, z) for z in nodes.tolist()])
+        center = self.problem.reference_nuisance
+        halves = _some([self.problem.all_events(name, center) for name in COMPONENTS])
+        reference = (
+            torch.cat([x for x, _ in halves]),
+            torch.cat([weights / weights.sum() for _, weights in halves]),
+        )
+        for pair in pairs:
+            try:
+                match_moments(getattr(pair.densities, component), nodes, samples, reference)
+            except TrainingError as error:
+                raise TrainingError(f"{component} classifier of seed {pair.seed}: {error}") from error
+
+
+def _some(found: Sequence[WeightedEvents]) -> list[tuple[Tensor, Tensor]]:
+    """Events of samples and their weights, every second one, third one, ... of large samples."""
+    step = max(1, -(-max(len(sample.events) for sample in found) // _MATCHED_EVENTS))
+    return [(sample.events[::step].float(), sample.weights[::step]) for sample in found]
 
 
 @dataclass(frozen=True)

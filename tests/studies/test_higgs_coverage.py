@@ -13,6 +13,7 @@ from sbilib.errors import ParameterError
 from sbilib.models.flow import FlowConfig
 from sbilib.studies.higgs_coverage import CURES, CoveragePlan, FlowVariant, held_out_losses
 from sbilib.studies.higgs_models import HiggsSplits
+from sbilib.studies.higgs_pairs import AS_TRAINED, pair_means
 from sbilib.studies.higgs_recipes import higgs_recipe
 from tests.studies.higgs_examples import SampledProblem
 
@@ -65,6 +66,7 @@ def test_units_follow_the_numbers_of_pairs_and_more_pairs_change_no_fact() -> No
         "context-flow-1-1",
         "ensemble-flow",
         "ensemble-classifier",
+        "as-trained",
         "template-fit",
     ]
     more = replace(PLAN, published_flows=7, cured_flows=4, compile_models=False)
@@ -101,6 +103,31 @@ def test_units_leave_the_promised_rows() -> None:
     summary = ensemble[ensemble.kind == "summary"].set_index("recipe").n_toys
     assert (set(summary["mean_density"]), set(summary["mean_log_ratio"])) == ({5}, {1})
     assert set(tables["template-fit"]["method"]) == {"template fit"}
+
+
+@pytest.mark.usefixtures("_quick")
+def test_classifiers_as_trained_are_those_of_the_ensemble_before_their_moments_are_matched() -> None:
+    splits = _splits()
+    plan = replace(PLAN, n_ensemble_toys=50)
+    before, after = (plan.make(unit, splits) for unit in ("as-trained", "ensemble-classifier"))
+    assert before["kind"].eq("summary").all()
+    assert set(zip(before["method"], before["recipe"], strict=True)) == {("classifier", AS_TRAINED)}
+    after = after[(after["kind"] == "summary") & (after["recipe"] == "mean_density")]
+    keys = ["parameter", "mu", "z", "n_toys"]
+    assert before[keys].to_numpy().tolist() == after[keys].to_numpy().tolist()
+    # The same toys: with the same densities the widths would be equal.
+    assert before["width"].notna().sum() >= 9
+    assert (before["width"].to_numpy() != after["width"].to_numpy()).all()
+    models = plan.models["modern-classifier"]
+    one, other = (replace(models, matched=on).fit("classifier", [1, 2], splits) for on in (True, False))
+    for component in ("signal", "background"):
+        layers = [getattr(pairs[0].densities, component).layers for pairs in (one, other)]
+        assert all(
+            torch.equal(a.weight, b.weight) for a, b in zip(layers[0][:-1:2], layers[1][:-1:2], strict=True)
+        )
+        assert not torch.equal(layers[0][-1].weight, layers[1][-1].weight)
+    # The page that reads the table takes them for no pair.
+    assert AS_TRAINED not in set(pair_means(plan.make("modern-classifier-1-2", splits))["recipe"])
 
 
 @pytest.mark.usefixtures("_quick")

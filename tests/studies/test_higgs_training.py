@@ -8,19 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from sbilib.errors import ParameterError
+from sbilib.errors import ParameterError, TrainingError
 from sbilib.models.classifier import ClassifierConfig
 from sbilib.models.flow import FlowConfig
-from sbilib.problems import check_nuisance_map
+from sbilib.problems import GaussianToy, check_nuisance_map
+from sbilib.problems.higgs import WeightedEvents
 from sbilib.studies.higgs_models import HiggsModels, HiggsSplits, higgs_test_sets
 from sbilib.studies.higgs_recipes import higgs_framed_recipe, higgs_recipe
 from sbilib.studies.higgs_scaling import StandardizedProblem, fit_scaling
 from sbilib.studies.higgs_training import (
     FrameCoordinates,
     ShiftedBatches,
+    _some,
     fit_higgs_framed,
     fit_higgs_pairs,
 )
+from sbilib.studies.pairs import FittedPair
 from sbilib.studies.unit_results import make_units
 from tests.studies.higgs_examples import SampledProblem
 
@@ -82,6 +85,67 @@ def test_pairs_learn_the_exact_log_ratio(method: str) -> None:
     # The change with z, which decides the interval of z; without any it would be off by about 0.14.
     moved = (found.signal[:, 2] - found.signal[:, 0]) - (exact.signal[:, 2] - exact.signal[:, 0])
     assert float(moved.square().mean().sqrt()) < 0.07
+
+
+def _mean_scores(pair: FittedPair, problem: SampledProblem) -> tuple[float, float]:
+    """Largest shift for 1000 events in standard deviations, and largest error of a normalization."""
+    shifts, sums = [], []
+    reference = torch.cat([problem.all_events(name, 1.0).events for name in ("signal", "background")])
+    for z in (0.88, 1.0, 1.12):
+        nodes = torch.tensor([z - 0.005, z, z + 0.005], dtype=torch.float64)
+        for component in ("signal", "background"):
+            events = problem.all_events(component, z).events
+            found = getattr(pair.densities.log_components(events, nodes), component)
+            score = (found[:, 2] - found[:, 0]) / 0.01
+            shifts.append(abs(float(score.mean() / score.std())) * 1000**0.5)
+            ratios = getattr(pair.densities.log_components(reference, nodes[1:2]), component).exp()
+            sums.append(abs(float(ratios.mean()) - 1))
+    return max(shifts), max(sums)
+
+
+def test_matching_moments_takes_the_shift_out_of_classifiers() -> None:
+    recipe = _quick("classifier", 150)
+    [matched] = fit_higgs_pairs(PROBLEM, recipe, seeds=[1])
+    [plain] = fit_higgs_pairs(PROBLEM, replace(recipe, normalize=False), seeds=[1])
+    shift, error = _mean_scores(matched, PROBLEM)
+    plain_shift, plain_error = _mean_scores(plain, PROBLEM)
+    assert shift < min(0.5, 0.3 * plain_shift)
+    assert error < min(1e-3, 0.3 * plain_error)
+    # Two samples of 20 000 events differ by up to about 0.32 of these in a standard deviation.
+    assert _mean_scores(matched, SampledProblem(seed=2))[0] < shift + 4 * 0.32
+
+
+def test_a_failure_to_match_names_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise TrainingError("the moments could not be matched")
+
+    monkeypatch.setattr("sbilib.studies.higgs_training.match_moments", fail)
+    with pytest.raises(TrainingError, match="signal classifier of seed 3"):
+        fit_higgs_pairs(PROBLEM, _quick("classifier", 2), seeds=[3])
+
+
+def test_large_samples_are_thinned_alike_and_weights_are_kept() -> None:
+    events = torch.arange(450_000, dtype=torch.float64).unsqueeze(1)
+    samples = [WeightedEvents(events, events[:, 0]), WeightedEvents(events[:100], events[:100, 0])]
+    (many, many_weights), (few, _) = _some(samples)
+    assert many[:3, 0].tolist() == many_weights[:3].tolist() == [0, 3, 6]
+    assert len(many) == 150_000
+    assert few[:3, 0].tolist() == [0, 3, 6]
+
+
+def test_all_events_of_a_standardized_problem_are_coordinates_at_the_scaled_value() -> None:
+    scaling = fit_scaling(PROBLEM, n_events=1000)
+    inner = StandardizedProblem(PROBLEM, scaling)
+    found = inner.all_events("signal", 0.5)
+    expected = PROBLEM.all_events("signal", 1.1)
+    assert torch.allclose(found.events, scaling(expected.events))
+    assert torch.equal(found.weights, expected.weights)
+    assert torch.equal(inner.all_events("signal", 1 + 1e-9).events, inner.all_events("signal", 1.0).events)
+    with pytest.raises(ParameterError, match="nuisance"):
+        inner.all_events("signal", 1.2)
+    toy = GaussianToy(2.0)
+    with pytest.raises(ParameterError, match="no finite sample"):
+        StandardizedProblem(toy, fit_scaling(toy, n_events=1000)).all_events("signal", 0.0)
 
 
 def test_a_finished_training_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
