@@ -109,6 +109,7 @@ class CoveragePlan:
         published_classifier_steps: optimizer steps.
         published_flow_rate: constant learning rate; 3e-6 was published.
         published_classifier_rate: constant learning rate; 1e-4 was published.
+        matched: match the moments of modern classifiers after the training, which takes seconds each.
         n_toys: independent toys of each pair at each test point, kept one by one.
         n_ensemble_toys: further ones of the ensembles of mean densities, of which coverage and width are
             kept; a fifth of them for the other kind of mean and the template fit.
@@ -141,6 +142,7 @@ class CoveragePlan:
     published_classifier_steps: int = 4000
     published_flow_rate: float = 1e-4
     published_classifier_rate: float = 2.5e-3
+    matched: bool = True
     n_toys: int = 100
     n_ensemble_toys: int = 5000
     n_events: int = 1000
@@ -248,6 +250,7 @@ class CoveragePlan:
             n_steps=getattr(self, f"{kind}_{method}_steps"),
             learning_rates=None if rate is None else (rate,),
             compile_models=self.compile_models,
+            matched=self.matched,
             n_toys=self.n_toys,
             n_events=self.n_events,
             n_bootstrap=self.n_bootstrap,
