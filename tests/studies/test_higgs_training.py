@@ -55,6 +55,18 @@ def test_published_recipes_are_those_of_the_source() -> None:
     assert fit_scaling(PROBLEM, scale_nuisance=False).config.nuisance_width == 1.0
 
 
+def test_the_fine_classifier_is_for_two_coordinates_and_can_be_declined() -> None:
+    fine, small = higgs_recipe("classifier", "modern"), higgs_recipe("classifier", "modern", fine=False)
+    assert (fine.model.nuisance_degree, small.model.nuisance_degree) == (6, 4)
+    assert fine.roughness < small.roughness
+    assert fine.training.n_steps > small.training.n_steps
+    assert higgs_recipe("classifier", "modern", n_coordinates=6).model == replace(small.model, n_features=6)
+    wanted = higgs_recipe("classifier", "modern", n_coordinates=6, fine=True)
+    assert wanted.model == replace(fine.model, n_features=6)
+    assert higgs_recipe("flow", "modern", fine=True) == higgs_recipe("flow", "modern", fine=False)
+    assert higgs_recipe("classifier", "sluijter", fine=True) == higgs_recipe("classifier", "sluijter")
+
+
 def test_batches_follow_from_seed_and_step_and_draw_fresh_nuisance_values() -> None:
     inner = StandardizedProblem(PROBLEM, fit_scaling(PROBLEM, n_events=1000))
 
