@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -257,12 +258,14 @@ class _Job:
         nodes = torch.linspace(
             *self.problem.nuisance_range, 2 * model.nuisance_degree + 1, dtype=torch.float64
         )
-        samples = _some([self.problem.all_events(component, z) for z in nodes.tolist()])
         center = self.problem.reference_nuisance
-        halves = _some([self.problem.all_events(name, center) for name in COMPONENTS])
+        halves = [_some(self.problem.all_events(name, center)) for name in COMPONENTS]
+        step = halves[COMPONENTS.index(component)].step
+        # One after the other, since all nodes of a large sample with all its features would fill the memory.
+        samples = [_some(self.problem.all_events(component, z), step)[:2] for z in nodes.tolist()]
         reference = (
-            torch.cat([x for x, _ in halves]),
-            torch.cat([weights / weights.sum() for _, weights in halves]),
+            torch.cat([half.events for half in halves]),
+            torch.cat([half.weights / half.weights.sum() for half in halves]),
         )
         for pair in pairs:
             try:
@@ -271,10 +274,18 @@ class _Job:
                 raise TrainingError(f"{component} classifier of seed {pair.seed}: {error}") from error
 
 
-def _some(found: Sequence[WeightedEvents]) -> list[tuple[Tensor, Tensor]]:
-    """Events of samples and their weights, every second one, third one, ... of large samples."""
-    step = max(1, -(-max(len(sample.events) for sample in found) // _MATCHED_EVENTS))
-    return [(sample.events[::step].float(), sample.weights[::step]) for sample in found]
+class _Thinned(NamedTuple):
+    """Every so many events of a sample."""
+
+    events: Tensor
+    weights: Tensor
+    step: int
+
+
+def _some(found: WeightedEvents, step: int | None = None) -> _Thinned:
+    """Every event of a sample that is not large, else every second one, third one, and so on."""
+    step = max(1, -(-len(found.events) // _MATCHED_EVENTS)) if step is None else step
+    return _Thinned(found.events[::step].float(), found.weights[::step].clone(), step)
 
 
 @dataclass(frozen=True)

@@ -136,13 +136,14 @@ def test_a_failure_to_match_names_the_model(monkeypatch: pytest.MonkeyPatch) -> 
         fit_higgs_pairs(PROBLEM, _quick("classifier", 2), seeds=[3])
 
 
-def test_large_samples_are_thinned_alike_and_weights_are_kept() -> None:
+def test_large_samples_are_thinned_and_weights_are_kept() -> None:
     events = torch.arange(450_000, dtype=torch.float64).unsqueeze(1)
-    samples = [WeightedEvents(events, events[:, 0]), WeightedEvents(events[:100], events[:100, 0])]
-    (many, many_weights), (few, _) = _some(samples)
-    assert many[:3, 0].tolist() == many_weights[:3].tolist() == [0, 3, 6]
-    assert len(many) == 150_000
-    assert few[:3, 0].tolist() == [0, 3, 6]
+    many = _some(WeightedEvents(events, events[:, 0]))
+    assert many.events[:3, 0].tolist() == many.weights[:3].tolist() == [0, 3, 6]
+    assert (many.step, len(many.events)) == (3, 150_000)
+    few = WeightedEvents(events[:100], events[:100, 0])
+    assert len(_some(few).events) == 100
+    assert _some(few, many.step).events[:3, 0].tolist() == [0, 3, 6]
 
 
 def test_all_events_of_a_standardized_problem_are_coordinates_at_the_scaled_value() -> None:
