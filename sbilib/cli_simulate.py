@@ -123,6 +123,7 @@ def compare_routes(
     fast_events: Annotated[
         Path | None, typer.Option(help="Folder of events of the fast route; by default one in the cache.")
     ] = None,
+    workers: Annotated[int, typer.Option(metavar="W", help="Processes that generate.")] = 1,
     seed: Annotated[int, typer.Option(metavar="S", help="Seed of events and detector.")] = 1,
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = Path(
         "results/higgs-events/standard"
@@ -140,7 +141,7 @@ def compare_routes(
     }
     for route, n_events in (("plain", plain), ("fast", fast)):
         if n_events != 0:
-            make_truth(places[route], route, n_events, seed=seed, say=_say)
+            make_truth(places[route], route, n_events, seed=seed, workers=workers, say=_say)
     table = write_comparison(output, places["plain"], places["fast"], seed=seed, say=_say)
     for row in summarize_comparison(table).reset_index().to_dict("records"):
         names = f"{row['stage']:37s} {row['component']:10s}"

@@ -181,3 +181,24 @@ def test_the_routes_are_compared_from_folders(tmp_path: Path) -> None:
     nothing = simulate("compare-routes", "--plain-events", str(tmp_path), "--output", str(tmp_path / "no"))
     assert nothing.exit_code == 1
     assert "holds no signal events" in nothing.output
+
+
+def test_numbers_of_events_and_workers_go_to_the_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from .simulation.toy_truth import toy_truth
+
+    calls: list[tuple[str, int, int, int]] = []
+
+    def make(folder: Path, route: str, n_events: int, *, seed: int, workers: int, say: object) -> None:
+        calls.append((route, n_events, seed, workers))
+        folder.mkdir(parents=True)
+        for name in ("signal", "background"):
+            toy_truth(800, seed).save(folder / f"{name}-0000.npz")
+
+    monkeypatch.setenv("SBILIB_DATA", str(tmp_path))
+    monkeypatch.setattr("sbilib.studies.higgs_truth.make_truth", make)
+    numbers = ("--plain", "40", "--fast", "60", "--seed", "3", "--workers", "2")
+    result = simulate("compare-routes", *numbers, "--output", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert calls == [("plain", 40, 3, 2), ("fast", 60, 3, 2)]

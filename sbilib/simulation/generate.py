@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import multiprocessing
-import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sbilib.errors import DataError, ParameterError, SbilibError, check_count
+from sbilib.errors import DataError, ParameterError, check_count
 from sbilib.simulation.chunks import Chunk, ChunkStore, EventSource, PythiaSource, make_chunk
 from sbilib.simulation.files import (
     MANIFEST,
@@ -29,6 +24,7 @@ from sbilib.simulation.files import (
 )
 from sbilib.simulation.generator import PROCESSES
 from sbilib.simulation.sample import SampleSettings, SampleSizes, Settings
+from sbilib.simulation.workers import worker_pool
 
 __all__ = ["PARTS", "generate_sample", "missing_events"]
 
@@ -181,7 +177,7 @@ def _generate_in_workers(
     plan: _Plan, source: EventSource, workers: int, note: Callable[[Chunk], None]
 ) -> None:
     running: dict[Future[Chunk], tuple[str, int]] = {}
-    with _pool(workers) as pool:
+    with worker_pool(workers) as pool:
         while True:
             while len(running) < workers:
                 task = plan.next_chunk(frozenset(running.values()))
@@ -194,38 +190,6 @@ def _generate_in_workers(
             for future in done:
                 del running[future]
                 note(future.result())
-
-
-@contextlib.contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes that ends at once if this process is interrupted, fails or is killed."""
-    before = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        yield pool
-        pool.shutdown()
-    except BrokenProcessPool as error:
-        raise SbilibError(
-            "a worker process died, perhaps for want of memory; finished chunks are kept, so give the same "
-            "command again, with fewer workers"
-        ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-
-
-def _start_worker() -> None:
-    """End with the parent: a worker whose parent was killed would go on and wait for it forever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _merge(folder: Path, plan: _Plan) -> Manifest:

@@ -262,8 +262,7 @@ class CoveragePlan:
     def _with_losses(
         self, table: pd.DataFrame, models: HiggsModels, unit: str, splits: HiggsSplits
     ) -> pd.DataFrame:
-        _, first, last = unit.rsplit("-", 2)
-        for pair in models.fit("flow", range(int(first), int(last) + 1), splits):
+        for pair in models.fit_unit(unit, splits):
             if pair.diverged:
                 continue
             chosen = (table["kind"] == "training") & (table["seed"] == pair.seed)
@@ -272,7 +271,7 @@ class CoveragePlan:
         return table
 
     def _ensembles(self, method: str, splits: HiggsSplits) -> pd.DataFrame:
-        members = _sound_members(self.models[f"modern-{method}"], method, splits)
+        members = _sound_members(self.models[f"modern-{method}"], splits)
         parts = []
         for kind in ENSEMBLE_KINDS:
             table = self._tabulated(Ensemble(members, kind=kind), splits)
@@ -282,7 +281,7 @@ class CoveragePlan:
 
     def _as_trained(self, splits: HiggsSplits) -> pd.DataFrame:
         models = replace(self.models["modern-classifier"], matched=False)
-        members = _sound_members(models, "classifier", splits)
+        members = _sound_members(models, splits)
         table = self._tabulated(Ensemble(members, kind=ENSEMBLE_KINDS[0]), splits)
         return self._summary(table, splits, 1).assign(method="classifier", recipe="as trained", seed=0)
 
@@ -331,12 +330,9 @@ class CoveragePlan:
         return summary.drop(columns="method").assign(kind="summary")
 
 
-def _sound_members(models: HiggsModels, method: str, splits: HiggsSplits) -> list[ComponentDensities]:
-    """All pairs of a method that did not diverge."""
-    pairs: list[FittedPair] = []
-    for unit in models.units:
-        _, first, last = unit.rsplit("-", 2)
-        pairs += models.fit(method, range(int(first), int(last) + 1), splits)
+def _sound_members(models: HiggsModels, splits: HiggsSplits) -> list[ComponentDensities]:
+    """All pairs that did not diverge."""
+    pairs = [pair for unit in models.units for pair in models.fit_unit(unit, splits)]
     return [pair.densities for pair in pairs if not pair.diverged]
 
 

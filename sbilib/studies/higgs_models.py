@@ -201,13 +201,17 @@ class HiggsModels:
             ``training_seconds``; the others those of `evaluate_pair` and of `ReservoirToys.fit`.  A pair that
             diverged leaves the first kind alone.
         """
-        method, first, last = unit.rsplit("-", 2)
-        pairs = self.fit(method, range(int(first), int(last) + 1), splits)
+        method, pairs = unit.partition("-")[0], self.fit_unit(unit, splits)
         sound = {pair.seed: self._quick(pair.densities, splits) for pair in pairs if not pair.diverged}
         parts = [_facts(pair, method).assign(kind="training") for pair in pairs]
         if sound:
             parts += [self._toy_rows(sound, method, splits), *self._bootstrap_rows(sound, method, splits)]
         return pd.concat(parts, ignore_index=True).assign(recipe=self.recipe)
+
+    def fit_unit(self, unit: str, splits: HiggsSplits) -> list[FittedPair]:
+        """The pairs of one of :attr:`units`, from their checkpoint if they were trained before."""
+        method, first, last = unit.split("-")
+        return self.fit(method, range(int(first), int(last) + 1), splits)
 
     def fit(self, method: str, seeds: Sequence[int], splits: HiggsSplits) -> list[FittedPair]:
         """The pairs of these seeds, from their checkpoint if they were trained before."""

@@ -247,31 +247,30 @@ class _Job:
             records = {name: result.member(2 * number + k) for k, name in enumerate(COMPONENTS)}
             pairs.append(FittedPair(densities, own, seed, records))
         if self.recipe.normalize:
-            for component in COMPONENTS:
-                self._match_moments([pair for pair in pairs if not pair.diverged], component)
+            self._match_moments([pair for pair in pairs if not pair.diverged])
         return pairs
 
-    def _match_moments(self, pairs: Sequence[FittedPair], component: str) -> None:
-        """Normalize classifiers of one component and take the shift out of them, on the training events."""
+    def _match_moments(self, pairs: Sequence[FittedPair]) -> None:
+        """Normalize classifiers and take the shift out of them, on the training events."""
         model = self.recipe.model
         assert isinstance(model, ClassifierConfig)  # a recipe for flows cannot ask for it
         nodes = torch.linspace(
             *self.problem.nuisance_range, 2 * model.nuisance_degree + 1, dtype=torch.float64
         )
         center = self.problem.reference_nuisance
-        halves = [_some(self.problem.all_events(name, center)) for name in COMPONENTS]
-        step = halves[COMPONENTS.index(component)].step
-        # One after the other, since all nodes of a large sample with all its features would fill the memory.
-        samples = [_some(self.problem.all_events(component, z), step)[:2] for z in nodes.tolist()]
+        halves = {name: _some(self.problem.all_events(name, center)) for name in COMPONENTS}
         reference = (
-            torch.cat([half.events for half in halves]),
-            torch.cat([half.weights / half.weights.sum() for half in halves]),
+            torch.cat([half.events for half in halves.values()]),
+            torch.cat([half.weights / half.weights.sum() for half in halves.values()]),
         )
-        for pair in pairs:
-            try:
-                match_moments(getattr(pair.densities, component), nodes, samples, reference)
-            except TrainingError as error:
-                raise TrainingError(f"{component} classifier of seed {pair.seed}: {error}") from error
+        for component, half in halves.items():
+            # One after the other, since all nodes of a large sample with all its features would fill memory.
+            samples = [_some(self.problem.all_events(component, z), half.step)[:2] for z in nodes.tolist()]
+            for pair in pairs:
+                try:
+                    match_moments(getattr(pair.densities, component), nodes, samples, reference)
+                except TrainingError as error:
+                    raise TrainingError(f"{component} classifier of seed {pair.seed}: {error}") from error
 
 
 class _Thinned(NamedTuple):

@@ -7,7 +7,8 @@ summaries of the generator as JSON.  The comparison of the routes (`sbilib.studi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sbilib.errors import DataError, check_choice, check_count
 from sbilib.problems.base import COMPONENTS
 from sbilib.simulation.tau_decays import DecayLibrary, build_library
 from sbilib.simulation.truth import TruthEvents
+from sbilib.simulation.workers import worker_pool
 
 __all__ = ["DISCRETE_FEATURES", "make_truth", "read_summaries", "read_truth", "truth_features"]
 
@@ -142,45 +144,80 @@ def read_summaries(folder: Path, component: str) -> list[dict[str, Any]]:
 
 
 def make_truth(
-    folder: Path, route: str, n_events: int, *, seed: int = 0, say: Callable[[str], None] | None = None
+    folder: Path,
+    route: str,
+    n_events: int,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    say: Callable[[str], None] | None = None,
 ) -> None:
     """Generate ``n_events`` preselected events of each component by one route; finished files are kept.
 
+    The same arguments give the same events, whatever the number of workers.
+
     Args:
-        folder: where the files go; a run that was stopped goes on with the next file.
+        folder: where the files go; a run that was stopped goes on with the files that are missing.
         route: ``"fast"`` or ``"plain"``.
         n_events: events of each component, rounded up to whole files of 5000 (fast) or 1000 (plain).
         seed: different seeds give independent events.
+        workers: processes that generate; with 1 this process does.
         say: takes a line for each finished file.
 
     Raises:
         DependencyError: if Pythia is not installed.
-        ParameterError: for an unknown route or a negative number.
+        ParameterError: for an unknown route, a negative number or no workers.
+        SbilibError: if a worker process dies.
     """
-    from sbilib.simulation.fast_route import generate_fast
-    from sbilib.simulation.plain_route import generate_plain
-
     size = _CHUNK[check_choice("route", route, ("fast", "plain"))]
     check_count("n_events", n_events, low=1)
     check_count("seed", seed)
+    check_count("workers", workers, low=1)
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(-(-n_events // size)):
-        for which, component in enumerate(COMPONENTS):
-            events_file = folder / f"{component}-{number:04d}.npz"
-            if events_file.with_suffix(".json").is_file():
-                continue
-            run_seed = _FIRST_SEED[route] + 1_000_000 * seed + 2 * number + which
-            if route == "fast":
-                library = _library(folder / "tau-decays.npz", seed)
-                run = generate_fast(component, size, run_seed, library=library, chunk=size)
-            else:
-                run = generate_plain(component, size, run_seed, chunk=size)
-            parts = list(run)
-            TruthEvents.concatenate([part for part, _ in parts]).save(events_file)
-            # Written last: a file without its summary is made again.
-            write_atomically(events_file.with_suffix(".json"), json.dumps(asdict(parts[-1][1])).encode())
-            if say is not None:
-                say(f"{route} route: {events_file.name}")
+    first = _FIRST_SEED[route] + 1_000_000 * seed
+    tasks = [
+        (folder / f"{component}-{number:04d}.npz", size, first + 2 * number + which)
+        for number in range(-(-n_events // size))
+        for which, component in enumerate(COMPONENTS)
+    ]
+    tasks = [task for task in tasks if not task[0].with_suffix(".json").is_file()]
+    library = folder / "tau-decays.npz"
+    if route == "fast" and tasks:
+        _library(library, seed)
+    for path in _make_files(route, tasks, library, workers):
+        if say is not None:
+            say(f"{route} route: {path.name}")
+
+
+def _make_files(
+    route: str, tasks: Sequence[tuple[Path, int, int]], library: Path, workers: int
+) -> Iterator[Path]:
+    """Make all files, and yield each when it is finished."""
+    if workers == 1:
+        for path, size, seed in tasks:
+            yield _make_file(route, path, size, seed, library)
+        return
+    with worker_pool(workers) as pool:
+        futures = [pool.submit(_make_file, route, path, size, seed, library) for path, size, seed in tasks]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _make_file(route: str, path: Path, size: int, seed: int, library: Path) -> Path:
+    """Generate the events of one file, and write their summary last."""
+    from sbilib.simulation.fast_route import generate_fast
+    from sbilib.simulation.plain_route import generate_plain
+
+    component = path.name.partition("-")[0]
+    if route == "fast":
+        run = generate_fast(component, size, seed, library=DecayLibrary.load(library), chunk=size)
+    else:
+        run = generate_plain(component, size, seed, chunk=size)
+    parts = list(run)
+    TruthEvents.concatenate([part for part, _ in parts]).save(path)
+    # Written last: a file without its summary is made again.
+    write_atomically(path.with_suffix(".json"), json.dumps(asdict(parts[-1][1])).encode())
+    return path
 
 
 def _library(path: Path, seed: int) -> DecayLibrary:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sbilib.errors import DataError, ParameterError
+from sbilib.errors import DataError, DependencyError, ParameterError
 from sbilib.simulation.schema import FEATURES
 from sbilib.simulation.truth import TruthEvents
 from sbilib.studies.higgs_routes import (
@@ -222,3 +222,28 @@ def test_finished_files_are_kept(tmp_path, monkeypatch):
     assert made[4:] == [pair for pair in made[:4] if pair == made[4]]
     assert len(made) == 5
     assert len(read_truth(tmp_path, "signal")) == 40
+
+
+def test_workers_make_the_same_events(tmp_path, monkeypatch):
+    pytest.importorskip("pythia8mc")
+    monkeypatch.setattr("sbilib.studies.higgs_truth._CHUNK", {"plain": 3})
+    lines: list[str] = []
+    for workers in (1, 2):
+        make_truth(tmp_path / str(workers), "plain", 6, workers=workers, say=lines.append)
+    for component in ("signal", "background"):
+        alone, together = (read_truth(tmp_path / str(workers), component) for workers in (1, 2))
+        assert len(alone) == len(together) == 6
+        for name, values in vars(alone).items():
+            np.testing.assert_array_equal(values, getattr(together, name), err_msg=name)
+        # Files have seeds of their own.
+        assert not np.array_equal(alone.lepton[:3], alone.lepton[3:])
+    assert sorted(lines[:4]) == sorted(lines[4:])
+    with pytest.raises(ParameterError, match="workers"):
+        make_truth(tmp_path, "plain", 6, workers=0)
+
+
+def test_a_worker_without_pythia_says_how_to_install_it(tmp_path, monkeypatch):
+    (tmp_path / "pythia8mc.py").write_text("raise ImportError('not here')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DependencyError, match=r"simulate"):
+        make_truth(tmp_path / "events", "plain", 1000, workers=2)
