@@ -115,8 +115,11 @@ def check(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder 
 
 @app.command("compare-routes")
 def compare_routes(
-    plain: Annotated[int, typer.Option(metavar="N", help="Events of each kind by the plain route.")] = 0,
-    fast: Annotated[int, typer.Option(metavar="N", help="Events of each kind by the fast route.")] = 0,
+    plain: Annotated[int, typer.Option(metavar="N", help="Events of each component by the plain route.")] = 0,
+    fast: Annotated[int, typer.Option(metavar="N", help="Events of each component by the fast route.")] = 0,
+    component: Annotated[
+        str, typer.Option(help="Compare signal or background alone; both if not given.")
+    ] = "",
     plain_events: Annotated[
         Path | None, typer.Option(help="Folder of events of the plain route; by default one in the cache.")
     ] = None,
@@ -130,19 +133,25 @@ def compare_routes(
     ),
 ) -> None:
     """Test whether both routes make the same events; with 0 events it takes those in the folders."""
+    from sbilib.problems.base import COMPONENTS
     from sbilib.problems.higgs_data import cached_data_folder
     from sbilib.studies.higgs_routes import summarize_comparison, write_comparison
     from sbilib.studies.higgs_truth import make_truth
 
+    components = (component,) if component else COMPONENTS
     folders = {"plain": plain_events, "fast": fast_events}
     places = {
-        route: folder or cached_data_folder().parent / f"higgs-routes-{route}"
+        route: folder or cached_data_folder().parent / f"higgs-routes-{route}-seed-{seed}"
         for route, folder in folders.items()
     }
     for route, n_events in (("plain", plain), ("fast", fast)):
         if n_events != 0:
-            make_truth(places[route], route, n_events, seed=seed, workers=workers, say=_say)
-    table = write_comparison(output, places["plain"], places["fast"], seed=seed, say=_say)
+            make_truth(
+                places[route], route, n_events, components=components, seed=seed, workers=workers, say=_say
+            )
+    table = write_comparison(
+        output, places["plain"], places["fast"], components=components, seed=seed, say=_say
+    )
     for row in summarize_comparison(table).reset_index().to_dict("records"):
         names = f"{row['stage']:37s} {row['component']:10s}"
         print(f"{names} p of all {row['features']} features {row['p of all']:.3f}")

@@ -188,17 +188,28 @@ def test_numbers_of_events_and_workers_go_to_the_generation(
 ) -> None:
     from .simulation.toy_truth import toy_truth
 
-    calls: list[tuple[str, int, int, int]] = []
+    calls: list[tuple[str, int, dict[str, object]]] = []
 
-    def make(folder: Path, route: str, n_events: int, *, seed: int, workers: int, say: object) -> None:
-        calls.append((route, n_events, seed, workers))
+    def make(
+        folder: Path, route: str, n_events: int, *, components: tuple[str, ...], **options: object
+    ) -> None:
+        calls.append((route, n_events, {"components": components, **options}))
         folder.mkdir(parents=True)
-        for name in ("signal", "background"):
-            toy_truth(800, seed).save(folder / f"{name}-0000.npz")
+        for name in components:
+            toy_truth(800, n_events).save(folder / f"{name}-0000.npz")
 
     monkeypatch.setenv("SBILIB_DATA", str(tmp_path))
     monkeypatch.setattr("sbilib.studies.higgs_truth.make_truth", make)
-    numbers = ("--plain", "40", "--fast", "60", "--seed", "3", "--workers", "2")
+    numbers = ("--plain", "40", "--fast", "60", "--seed", "3", "--workers", "2", "--component", "signal")
     result = simulate("compare-routes", *numbers, "--output", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
-    assert calls == [("plain", 40, 3, 2), ("fast", 60, 3, 2)]
+    assert [call[:2] for call in calls] == [("plain", 40), ("fast", 60)]
+    for _, _, options in calls:
+        assert options.pop("say") is not None
+        assert options == {"components": ("signal",), "seed": 3, "workers": 2}
+    assert result.output.count("signal") == 4
+    assert "background" not in result.output
+    # Each seed has folders of its own: events of one are never taken for those of another.
+    other = simulate("compare-routes", "--seed", "4", "--output", str(tmp_path / "other"))
+    assert other.exit_code == 1
+    assert "holds no signal events" in other.output

@@ -152,13 +152,14 @@ def pass_rates(manifest: Mapping[str, Any]) -> pd.DataFrame:
         manifest: of a comparison of the routes.
 
     Returns:
-        A row per component; columns ``plain``, ``fast``, and ``difference`` in standard errors.
+        A row per component compared; columns ``plain``, ``fast``, and ``difference`` in standard errors.
     """
     rows = {}
-    for component in COMPONENTS:
+    runs = manifest["runs"]
+    for component in (name for name in COMPONENTS if name in runs["plain"]):
         shares, variance = {}, 0.0
         for route in ("plain", "fast"):
-            run = manifest["runs"][route][component]
+            run = runs[route][component]
             share = run["n_selected"] / run["n_produced"]
             shares[route] = share
             variance += share * (1.0 - share) / run["n_produced"]

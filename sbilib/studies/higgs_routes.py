@@ -18,7 +18,7 @@ import hashlib
 import io
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -115,8 +115,8 @@ def compare_routes(
     """Compare events of the plain and the fast route at each of `ROUTE_STAGES`.
 
     Args:
-        plain: preselected events of each component.
-        fast: the same by the other route.
+        plain: preselected events of one or both components.
+        fast: of the same by the other route.
         response: the detector, the same for both.
         seed: of the detector's random numbers, which are independent for the two routes.
 
@@ -125,11 +125,15 @@ def compare_routes(
         and ``events_fast``, the numbers of selected events.
 
     Raises:
-        DataError: if a stage leaves too few events.
+        DataError: if the components differ or a stage leaves too few events.
     """
+    if set(plain) != set(fast):
+        raise DataError(f"the routes have different components: {sorted(plain)} and {sorted(fast)}")
     response = response or DetectorResponse()
     tables = []
     for number, component in enumerate(COMPONENTS):
+        if component not in plain:
+            continue
         stages = {
             route: _stages(events[component], response, [seed, _DETECTOR_SEEDS[route], number])
             for route, events in (("plain", plain), ("fast", fast))
@@ -156,6 +160,8 @@ def summarize_comparison(table: pd.DataFrame) -> pd.DataFrame:
     for stage in ROUTE_STAGES:
         for component in COMPONENTS:
             part = table[(table.stage == stage) & (table.component == component)]
+            if part.empty:
+                continue
             worst = part.sort_values("p_value").iloc[0]
             rows.append(
                 {
@@ -173,7 +179,13 @@ def summarize_comparison(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_comparison(
-    folder: Path, plain: Path, fast: Path, *, seed: int = 1, say: Callable[[str], None] | None = None
+    folder: Path,
+    plain: Path,
+    fast: Path,
+    *,
+    components: Sequence[str] = COMPONENTS,
+    seed: int = 1,
+    say: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Compare the events in two folders and write table and manifest, the manifest last.
 
@@ -181,6 +193,7 @@ def write_comparison(
         folder: where to write ``table.parquet`` and ``manifest.json``.
         plain: folder of events of the plain route, see `sbilib.studies.higgs_truth`.
         fast: folder of events of the fast route.
+        components: which are compared.
         seed: of the detector's random numbers.
         say: takes a line before the tests begin.
 
@@ -188,7 +201,7 @@ def write_comparison(
         DataError: if there are no events, or something cannot be written.
     """
     events = {
-        route: {component: read_truth(place, component) for component in COMPONENTS}
+        route: {component: read_truth(place, component) for component in components}
         for route, place in (("plain", plain), ("fast", fast))
     }
     if say is not None:
@@ -200,7 +213,7 @@ def write_comparison(
     manifest = {
         "seed": seed,
         "runs": {
-            route: {component: _runs(read_summaries(place, component)) for component in COMPONENTS}
+            route: {component: _runs(read_summaries(place, component)) for component in components}
             for route, place in (("plain", plain), ("fast", fast))
         },
         "events": {

@@ -135,12 +135,14 @@ def read_summaries(folder: Path, component: str) -> list[dict[str, Any]]:
     Raises:
         DataError: if a summary cannot be read.
     """
+    return [_read_summary(path) for path in sorted(folder.glob(f"{component}*.json"))]
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
     try:
-        return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{component}*.json"))]
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"a summary of the {component} events in {folder} cannot be read ({error}); make them anew"
-        ) from error
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"the summary {path} cannot be read ({error}); delete it and make it anew") from error
 
 
 def make_truth(
@@ -148,6 +150,7 @@ def make_truth(
     route: str,
     n_events: int,
     *,
+    components: Sequence[str] = COMPONENTS,
     seed: int = 0,
     workers: int = 1,
     say: Callable[[str], None] | None = None,
@@ -160,33 +163,51 @@ def make_truth(
         folder: where the files go; a run that was stopped goes on with the files that are missing.
         route: ``"fast"`` or ``"plain"``.
         n_events: events of each component, rounded up to whole files of 5000 (fast) or 1000 (plain).
+        components: which are made.
         seed: different seeds give independent events.
         workers: processes that generate; with 1 this process does.
         say: takes a line for each finished file.
 
     Raises:
         DependencyError: if Pythia is not installed.
-        ParameterError: for an unknown route, a negative number or no workers.
+        ParameterError: for an unknown route or component, a negative number or no workers.
+        DataError: if the folder has events of another seed, or a summary cannot be read.
         SbilibError: if a worker process dies.
     """
     size = _CHUNK[check_choice("route", route, ("fast", "plain"))]
     check_count("n_events", n_events, low=1)
     check_count("seed", seed)
     check_count("workers", workers, low=1)
+    for name in components:
+        check_choice("component", name, COMPONENTS)
     folder.mkdir(parents=True, exist_ok=True)
     first = _FIRST_SEED[route] + 1_000_000 * seed
     tasks = [
         (folder / f"{component}-{number:04d}.npz", size, first + 2 * number + which)
         for number in range(-(-n_events // size))
         for which, component in enumerate(COMPONENTS)
+        if component in components
     ]
-    tasks = [task for task in tasks if not task[0].with_suffix(".json").is_file()]
+    tasks = [task for task in tasks if not _is_finished(task[0], task[2])]
     library = folder / "tau-decays.npz"
     if route == "fast" and tasks:
         _library(library, seed)
     for path in _make_files(route, tasks, library, workers):
         if say is not None:
             say(f"{route} route: {path.name}")
+
+
+def _is_finished(path: Path, seed: int) -> bool:
+    """Whether a file of events was finished, by a run of this seed."""
+    if not path.with_suffix(".json").is_file():
+        return False
+    found = _read_summary(path.with_suffix(".json")).get("seed")
+    if found != seed:
+        raise DataError(
+            f"{path} has events of Pythia's seed {found}, not {seed}; give the seed it was made with, or "
+            "another folder"
+        )
+    return True
 
 
 def _make_files(

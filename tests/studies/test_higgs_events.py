@@ -97,3 +97,5 @@ def test_shares_differ_in_standard_errors():
     runs = {"plain": dict.fromkeys(COMPONENTS, run), "fast": dict.fromkeys(COMPONENTS, other)}
     rates = pass_rates({"runs": runs})
     assert rates.loc["signal", "difference"] == pytest.approx(0.1 / np.sqrt(0.25e-3 + 0.24e-3))
+    alone = pass_rates({"runs": {route: {"background": part["background"]} for route, part in runs.items()}})
+    assert list(alone.index) == ["background"]

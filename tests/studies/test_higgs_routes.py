@@ -196,6 +196,10 @@ def test_what_is_wrong_is_said(tmp_path):
         compare_features({"x": RNG.normal(size=20)}, {"x": RNG.normal(size=3)})
     with pytest.raises(ParameterError, match="route"):
         make_truth(tmp_path, "scenic", 10)
+    with pytest.raises(ParameterError, match="component"):
+        make_truth(tmp_path, "fast", 10, components=("top",))
+    with pytest.raises(DataError, match="different components"):
+        compare_routes({"signal": toy_truth(20)}, {"background": toy_truth(20)})
     with pytest.raises(ParameterError, match="n_events"):
         make_truth(tmp_path, "fast", -1)
 
@@ -222,6 +226,14 @@ def test_finished_files_are_kept(tmp_path, monkeypatch):
     assert made[4:] == [pair for pair in made[:4] if pair == made[4]]
     assert len(made) == 5
     assert len(read_truth(tmp_path, "signal")) == 40
+    with pytest.raises(DataError, match="give the seed"):
+        make_truth(tmp_path, "plain", 1500, seed=1)
+    (tmp_path / "background-0000.json").write_text("[1")
+    with pytest.raises(DataError, match="background-0000"):
+        make_truth(tmp_path, "plain", 1500)
+    make_truth(tmp_path, "plain", 2500, components=("signal",))
+    assert len(list(tmp_path.glob("signal-*.npz"))) == 3
+    assert len(list(tmp_path.glob("background-*.npz"))) == 2
 
 
 def test_workers_make_the_same_events(tmp_path, monkeypatch):
@@ -247,3 +259,23 @@ def test_a_worker_without_pythia_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(DependencyError, match=r"simulate"):
         make_truth(tmp_path / "events", "plain", 1000, workers=2)
+
+
+@pytest.mark.parametrize("name", ["standard", "repeat"])
+def test_the_shipped_events_of_the_routes_agree(name):
+    """At least 20,000 events in every sample; no p-value below 1%, the number of features allowed for."""
+    table, manifest = read_comparison(Path(__file__).parents[2] / "results" / "higgs-events" / name)
+    summary = summarize_comparison(table)
+    assert len(summary) == 4 * len(manifest["events"]["plain"])
+    assert summary[["plain events", "fast events"]].min(axis=None) >= 20_000
+    assert summary["p of all"].min() > 0.01
+
+
+def test_the_repeated_comparison_has_other_events():
+    folder = Path(__file__).parents[2] / "results" / "higgs-events"
+    runs = [read_comparison(folder / name)[1]["runs"] for name in ("standard", "repeat")]
+    for route in ("plain", "fast"):
+        first, second = (set(run[route]["signal"]["seeds"]) for run in runs)
+        assert first
+        assert second
+        assert first.isdisjoint(second)
