@@ -136,12 +136,14 @@ def mean_differences(table: pd.DataFrame, stage: str, features: list[str]) -> pd
         features: names of features.
 
     Returns:
-        A row per component and feature; columns ``plain``, ``fast``, ``difference``, ``error``.
+        A row per component and feature; columns ``plain``, ``fast``, ``difference``, ``error``, and
+        ``p-value``, that of the test of the distribution.
     """
     part = table[(table.stage == stage) & table.feature.isin(features)]
     error = (part.std_plain**2 / part.n_plain + part.std_fast**2 / part.n_fast) ** 0.5
     columns = {"component": part.component, "feature": part.feature, "plain": part.mean_plain}
     columns |= {"fast": part.mean_fast, "difference": part.mean_fast - part.mean_plain, "error": error}
+    columns["p-value"] = part.p_value
     return pd.DataFrame(columns).set_index(["component", "feature"])
 
 

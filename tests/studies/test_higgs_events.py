@@ -84,11 +84,12 @@ def test_weights_count():
 
 def test_differences_have_the_error_of_both_means():
     row = {"stage": "s", "component": "signal", "feature": "x", "mean_plain": 1.0, "mean_fast": 1.5}
-    row |= {"std_plain": 3.0, "std_fast": 4.0, "n_plain": 9, "n_fast": 16}
+    row |= {"std_plain": 3.0, "std_fast": 4.0, "n_plain": 9, "n_fast": 16, "p_value": 0.3}
     found = mean_differences(pd.DataFrame([row, row | {"stage": "t"}]), "s", ["x"])
     assert len(found) == 1
     assert found.difference.item() == 0.5
     assert found.error.item() == pytest.approx(2**0.5)
+    assert found["p-value"].item() == 0.3
 
 
 def test_shares_differ_in_standard_errors():
