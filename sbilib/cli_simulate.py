@@ -128,34 +128,40 @@ def compare_routes(
     ] = None,
     workers: Annotated[int, typer.Option(metavar="W", help="Processes that generate.")] = 1,
     seed: Annotated[int, typer.Option(metavar="S", help="Seed of events and detector.")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder of the results.")] = Path(
-        "results/higgs-events/standard"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the results; by default results/higgs-events/standard for both."),
+    ] = None,
 ) -> None:
     """Test whether both routes make the same events; with 0 events it takes those in the folders."""
     from sbilib.problems.base import COMPONENTS
     from sbilib.problems.higgs_data import cached_data_folder
     from sbilib.studies.higgs_routes import summarize_comparison, write_comparison
-    from sbilib.studies.higgs_truth import make_truth
+    from sbilib.studies.higgs_truth import make_truth, n_truth_files
 
+    if component and output is None:
+        raise ParameterError("--component needs --output, since the results of the book have both components")
     components = (component,) if component else COMPONENTS
     folders = {"plain": plain_events, "fast": fast_events}
     places = {
         route: folder or cached_data_folder().parent / f"higgs-routes-{route}-seed-{seed}"
         for route, folder in folders.items()
     }
+    n_files: dict[str, int | None] = {}
     for route, n_events in (("plain", plain), ("fast", fast)):
         if n_events != 0:
+            n_files[route] = n_truth_files(route, n_events)
             make_truth(
                 places[route], route, n_events, components=components, seed=seed, workers=workers, say=_say
             )
+    results = output or Path("results/higgs-events/standard")
     table = write_comparison(
-        output, places["plain"], places["fast"], components=components, seed=seed, say=_say
+        results, *places.values(), components=components, n_files=n_files, seed=seed, say=_say
     )
     for row in summarize_comparison(table).reset_index().to_dict("records"):
         names = f"{row['stage']:37s} {row['component']:10s}"
         print(f"{names} p of all {row['features']} features {row['p of all']:.3f}")
-    print(output)
+    print(results)
 
 
 def _say(message: str) -> None:

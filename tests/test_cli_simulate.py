@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,12 @@ def test_check_of_nothing_says_how_to_make_data(tmp_path: Path) -> None:
     assert "sbilib simulate higgs" in result.output
 
 
+def write_summary(path: Path) -> None:
+    """What the generator leaves beside events."""
+    facts = {"seed": 7, "n_produced": 3000, "n_selected": 800, "cross_section": 2.0}
+    path.write_text(json.dumps(facts | {"pythia_version": "8.317"}), encoding="utf-8")
+
+
 def test_the_routes_are_compared_from_folders(tmp_path: Path) -> None:
     from .simulation.toy_truth import toy_truth
 
@@ -173,6 +180,7 @@ def test_the_routes_are_compared_from_folders(tmp_path: Path) -> None:
         (tmp_path / route).mkdir()
         for number, name in enumerate(("signal", "background")):
             toy_truth(800, seed + number).save(tmp_path / route / f"{name}-0000.npz")
+            write_summary(tmp_path / route / f"{name}-0000.json")
     folders = ("--plain-events", str(tmp_path / "plain"), "--fast-events", str(tmp_path / "fast"))
     result = simulate("compare-routes", *folders, "--output", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
@@ -180,7 +188,10 @@ def test_the_routes_are_compared_from_folders(tmp_path: Path) -> None:
     assert result.output.count("p of all 29 features") == 4
     nothing = simulate("compare-routes", "--plain-events", str(tmp_path), "--output", str(tmp_path / "no"))
     assert nothing.exit_code == 1
-    assert "holds no signal events" in nothing.output
+    assert "holds 0 finished files of signal events" in nothing.output
+    alone = simulate("compare-routes", *folders, "--component", "signal")
+    assert alone.exit_code == 2
+    assert "--component needs --output" in alone.output
 
 
 def test_numbers_of_events_and_workers_go_to_the_generation(
@@ -194,9 +205,10 @@ def test_numbers_of_events_and_workers_go_to_the_generation(
         folder: Path, route: str, n_events: int, *, components: tuple[str, ...], **options: object
     ) -> None:
         calls.append((route, n_events, {"components": components, **options}))
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name in components:
             toy_truth(800, n_events).save(folder / f"{name}-0000.npz")
+            write_summary(folder / f"{name}-0000.json")
 
     monkeypatch.setenv("SBILIB_DATA", str(tmp_path))
     monkeypatch.setattr("sbilib.studies.higgs_truth.make_truth", make)
@@ -212,4 +224,8 @@ def test_numbers_of_events_and_workers_go_to_the_generation(
     # Each seed has folders of its own: events of one are never taken for those of another.
     other = simulate("compare-routes", "--seed", "4", "--output", str(tmp_path / "other"))
     assert other.exit_code == 1
-    assert "holds no signal events" in other.output
+    assert "holds 0 finished files of signal events" in other.output
+    # More events than there are files for are missed, not made up for.
+    more = simulate("compare-routes", *numbers[:1], "1500", *numbers[2:], "--output", str(tmp_path / "more"))
+    assert more.exit_code == 1
+    assert "2 or more are needed" in more.output

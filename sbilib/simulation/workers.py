@@ -36,8 +36,8 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown()
     except BrokenProcessPool as error:
         raise SbilibError(
-            "a worker process died, perhaps for want of memory; finished chunks are kept, so give the same "
-            "command again, with fewer workers"
+            "a worker process died, perhaps for want of memory; what is finished is kept, so do the same "
+            'again with fewer workers (in a script, call this below `if __name__ == "__main__":`)'
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

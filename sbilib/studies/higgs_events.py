@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +19,13 @@ __all__ = [
     "REFERENCE_EVENTS",
     "REFERENCE_MEANS",
     "beside_reference",
+    "combined_differences",
     "cut_flow_table",
     "mean_differences",
     "pass_rates",
     "relative_slope",
     "relative_yields",
+    "worst_features",
 ]
 
 REFERENCE_EVENTS = {"signal": 320, "background": 577}
@@ -145,6 +147,57 @@ def mean_differences(table: pd.DataFrame, stage: str, features: list[str]) -> pd
     columns |= {"fast": part.mean_fast, "difference": part.mean_fast - part.mean_plain, "error": error}
     columns["p-value"] = part.p_value
     return pd.DataFrame(columns).set_index(["component", "feature"])
+
+
+def worst_features(first: pd.DataFrame, repeated: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The test with the smallest p-value of each component, and the same test with new events.
+
+    Args:
+        first: from `sbilib.studies.higgs_routes.compare_routes`.
+        repeated: a table of the same kind of each component, from new events.
+
+    Returns:
+        A row per component and look, ``"first"`` and ``"repeated"``; columns ``stage``, ``feature`` and those
+        of `mean_differences`.
+
+    Raises:
+        DataError: if the test was not repeated.
+    """
+    rows = {}
+    for component, new in repeated.items():
+        part = first[first.component == component]
+        worst = part.sort_values("p_value").iloc[0]
+        for look, table in (("first", part), ("repeated", new)):
+            mine = table[table.component == component]
+            means = mean_differences(mine, worst.stage, [worst.feature])
+            if len(means) != 1:
+                raise DataError(
+                    f"{worst.feature} of the {component} was not tested again at the stage {worst.stage!r}; "
+                    "make the comparison with new events anew"
+                )
+            row = {"stage": worst.stage, "feature": worst.feature}
+            rows[component, look] = row | means.iloc[0].to_dict()
+    return pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=["component", "look"]))
+
+
+def combined_differences(tables: Sequence[pd.DataFrame], stage: str) -> pd.DataFrame:
+    """Means by the fast route minus those by the plain one, over components and independent comparisons.
+
+    Args:
+        tables: from `sbilib.studies.higgs_routes.compare_routes`, of different events.
+        stage: one of its stages.
+
+    Returns:
+        A row per feature, the one that differs most first; columns ``plain`` (mean), ``difference`` (mean
+        weighted by inverse variance), ``error``, and ``pull``, the difference in standard errors.
+    """
+    means = pd.concat([mean_differences(table, stage, sorted(set(table.feature))) for table in tables])
+    weight = 1.0 / means.error**2
+    sums = means.mul(weight, axis=0).assign(weight=weight).groupby(level="feature").sum()
+    found = pd.DataFrame({name: sums[name] / sums.weight for name in ("plain", "difference")})
+    found["error"] = sums.weight**-0.5
+    found["pull"] = found.difference / found.error
+    return found.sort_values("pull", key=abs, ascending=False)
 
 
 def pass_rates(manifest: Mapping[str, Any]) -> pd.DataFrame:

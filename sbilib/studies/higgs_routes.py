@@ -184,6 +184,7 @@ def write_comparison(
     fast: Path,
     *,
     components: Sequence[str] = COMPONENTS,
+    n_files: Mapping[str, int | None] | None = None,
     seed: int = 1,
     say: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
@@ -194,15 +195,18 @@ def write_comparison(
         plain: folder of events of the plain route, see `sbilib.studies.higgs_truth`.
         fast: folder of events of the fast route.
         components: which are compared.
+        n_files: files of each component to read, by route; all if None.
         seed: of the detector's random numbers.
         say: takes a line before the tests begin.
 
     Raises:
         DataError: if there are no events, or something cannot be written.
     """
+    limits = n_files or {}
+    places = (("plain", plain, limits.get("plain")), ("fast", fast, limits.get("fast")))
     events = {
-        route: {component: read_truth(place, component) for component in components}
-        for route, place in (("plain", plain), ("fast", fast))
+        route: {component: read_truth(place, component, limit) for component in components}
+        for route, place, limit in places
     }
     if say is not None:
         say("testing every feature")
@@ -213,8 +217,8 @@ def write_comparison(
     manifest = {
         "seed": seed,
         "runs": {
-            route: {component: _runs(read_summaries(place, component)) for component in components}
-            for route, place in (("plain", plain), ("fast", fast))
+            route: {component: _runs(read_summaries(place, component, limit)) for component in components}
+            for route, place, limit in places
         },
         "events": {
             route: {component: len(part) for component, part in of_route.items()}

@@ -1,7 +1,8 @@
 """Particle-level events of either route in folders, and their features.
 
 A folder holds, for each component, archives ``signal-0000.npz``, ... of `TruthEvents`, and beside them the
-summaries of the generator as JSON.  The comparison of the routes (`sbilib.studies.higgs_routes`) reads them.
+summaries of the generator as JSON, each written after its archive: events without summary are not finished,
+and nothing reads them.  The comparison of the routes (`sbilib.studies.higgs_routes`) reads them.
 """
 
 from __future__ import annotations
@@ -19,11 +20,19 @@ from numpy.typing import NDArray
 from sbilib.atomic import write_atomically
 from sbilib.errors import DataError, check_choice, check_count
 from sbilib.problems.base import COMPONENTS
+from sbilib.simulation.sample import SampleSettings
 from sbilib.simulation.tau_decays import DecayLibrary, build_library
 from sbilib.simulation.truth import TruthEvents
 from sbilib.simulation.workers import worker_pool
 
-__all__ = ["DISCRETE_FEATURES", "make_truth", "read_summaries", "read_truth", "truth_features"]
+__all__ = [
+    "DISCRETE_FEATURES",
+    "make_truth",
+    "n_truth_files",
+    "read_summaries",
+    "read_truth",
+    "truth_features",
+]
 
 Floats = NDArray[np.float64]
 
@@ -113,29 +122,51 @@ def _of_jets(events: TruthEvents) -> dict[str, Floats]:
     }
 
 
-def read_truth(folder: Path, component: str) -> TruthEvents:
-    """All events of a component in a folder.
+def read_truth(folder: Path, component: str, n_files: int | None = None) -> TruthEvents:
+    """The finished events of a component in a folder.
+
+    Args:
+        folder: of the events.
+        component: ``"signal"`` or ``"background"``.
+        n_files: read the first so many files only; all if None.
 
     Raises:
-        DataError: if there are none or a file is damaged.
+        DataError: if there are none, or fewer files, or one is damaged.
     """
-    check_choice("component", component, COMPONENTS)
-    files = sorted(folder.glob(f"{component}-*.npz"))
-    if not files:
-        raise DataError(
-            f"{folder} holds no {component} events ({component}-*.npz); make them with "
-            "`sbilib simulate compare-routes` and a number of events, or name another folder"
-        )
+    files = _finished_files(folder, component, n_files)
     return TruthEvents.concatenate([TruthEvents.load(file) for file in files])
 
 
-def read_summaries(folder: Path, component: str) -> list[dict[str, Any]]:
-    """What the generator wrote about the events of a component, one mapping per run.
+def read_summaries(folder: Path, component: str, n_files: int | None = None) -> list[dict[str, Any]]:
+    """What the generator wrote about the events that `read_truth` reads, one mapping per file.
 
     Raises:
-        DataError: if a summary cannot be read.
+        DataError: as `read_truth`, or if a summary cannot be read.
     """
-    return [_read_summary(path) for path in sorted(folder.glob(f"{component}*.json"))]
+    return [_read_summary(path.with_suffix(".json")) for path in _finished_files(folder, component, n_files)]
+
+
+def _finished_files(folder: Path, component: str, n_files: int | None) -> list[Path]:
+    check_choice("component", component, COMPONENTS)
+    found = sorted(folder.glob(f"{component}-*.npz"))
+    files = [path for path in found if path.with_suffix(".json").is_file()][:n_files]
+    if len(files) < (n_files or 1):
+        raise DataError(
+            f"{folder} holds {len(files)} finished files of {component} events ({component}-*.npz with "
+            f"their *.json), and {n_files or 1} or more are needed; make them with `sbilib simulate "
+            "compare-routes` and a number of events, or name another folder"
+        )
+    return files
+
+
+def n_truth_files(route: str, n_events: int) -> int:
+    """How many files :func:`make_truth` makes for so many events of a component.
+
+    Example:
+        >>> n_truth_files("plain", 1500)
+        2
+    """
+    return -(-n_events // _CHUNK[route])
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
@@ -184,14 +215,15 @@ def make_truth(
     first = _FIRST_SEED[route] + 1_000_000 * seed
     tasks = [
         (folder / f"{component}-{number:04d}.npz", size, first + 2 * number + which)
-        for number in range(-(-n_events // size))
+        for number in range(n_truth_files(route, n_events))
         for which, component in enumerate(COMPONENTS)
         if component in components
     ]
     tasks = [task for task in tasks if not _is_finished(task[0], task[2])]
-    library = folder / "tau-decays.npz"
+    n_decays = SampleSettings().n_decays
+    library = folder / f"tau-decays-{n_decays}-seed-{seed}.npz"
     if route == "fast" and tasks:
-        _library(library, seed)
+        _prepare_library(library, n_decays, seed, say)
     for path in _make_files(route, tasks, library, workers):
         if say is not None:
             say(f"{route} route: {path.name}")
@@ -204,8 +236,8 @@ def _is_finished(path: Path, seed: int) -> bool:
     found = _read_summary(path.with_suffix(".json")).get("seed")
     if found != seed:
         raise DataError(
-            f"{path} has events of Pythia's seed {found}, not {seed}; give the seed it was made with, or "
-            "another folder"
+            f"{path} was made with another --seed or by the other route (Pythia's seed is {found}, not "
+            f"{seed}); give the --seed and the route it was made with, or another folder"
         )
     return True
 
@@ -235,19 +267,24 @@ def _make_file(route: str, path: Path, size: int, seed: int, library: Path) -> P
     else:
         run = generate_plain(component, size, seed, chunk=size)
     parts = list(run)
-    TruthEvents.concatenate([part for part, _ in parts]).save(path)
+    unfinished = path.with_name("." + path.name)
+    TruthEvents.concatenate([part for part, _ in parts]).save(unfinished)
+    unfinished.replace(path)
     # Written last: a file without its summary is made again.
     write_atomically(path.with_suffix(".json"), json.dumps(asdict(parts[-1][1])).encode())
     return path
 
 
-def _library(path: Path, seed: int) -> DecayLibrary:
+def _prepare_library(path: Path, n_decays: int, seed: int, say: Callable[[str], None] | None) -> None:
+    """Build the library of tau decays, as large as that of the stored sample, unless it is there."""
     try:
-        return DecayLibrary.load(path)
+        DecayLibrary.load(path)
     except DataError:
-        library = build_library(seed=seed)
-        library.save(path)
-        return library
+        if say is not None:
+            say("making the library of tau decays, which takes some minutes")
+        library, unfinished = build_library(n_decays, seed=seed), path.with_name("." + path.name)
+        library.save(unfinished)
+        unfinished.replace(path)
 
 
 def _transverse(momentum: Floats) -> Floats:

@@ -15,11 +15,13 @@ from sbilib.simulation.files import Manifest
 from sbilib.studies.higgs_events import (
     REFERENCE_MEANS,
     beside_reference,
+    combined_differences,
     cut_flow_table,
     mean_differences,
     pass_rates,
     relative_slope,
     relative_yields,
+    worst_features,
 )
 
 
@@ -90,6 +92,51 @@ def test_differences_have_the_error_of_both_means():
     assert found.difference.item() == 0.5
     assert found.error.item() == pytest.approx(2**0.5)
     assert found["p-value"].item() == 0.3
+
+
+def test_differences_are_combined_by_inverse_variance():
+    def table(x: float, x_std: float, y: float) -> pd.DataFrame:
+        common = {"component": "signal", "stage": "s", "p_value": 0.5, "n_plain": 50, "n_fast": 50}
+        rows = [
+            common
+            | {"feature": name, "mean_plain": 1.0, "mean_fast": mean, "std_plain": std, "std_fast": std}
+            for name, mean, std in (("y", y, 5.0), ("x", x, x_std))
+        ]
+        return pd.DataFrame(rows)
+
+    found = combined_differences([table(3.0, 5.0, 1.0), table(6.0, 10.0, 3.0)], "s")
+    assert list(found.index) == ["x", "y"]
+    # Differences 2 and 5 with errors 1 and 2; 0 and 2 with error 1 each.
+    np.testing.assert_allclose(found.difference, [(2 + 5 / 4) / (1 + 1 / 4), 1.0])
+    np.testing.assert_allclose(found.error, [(1 + 1 / 4) ** -0.5, 2**-0.5])
+    np.testing.assert_allclose(found.pull, found.difference / found.error)
+
+
+def test_the_worst_feature_is_looked_at_again():
+    def row(component: str, stage: str, feature: str, p_value: float, mean: float) -> dict[str, object]:
+        names = {"component": component, "stage": stage, "feature": feature, "p_value": p_value}
+        values = {"mean_plain": mean, "mean_fast": 0.0, "std_plain": 3.0, "std_fast": 4.0}
+        return names | values | {"n_plain": 9, "n_fast": 16}
+
+    first = pd.DataFrame(
+        [
+            row("signal", "s", "x", 0.2, 1.0),
+            row("signal", "t", "x", 0.1, 2.0),
+            row("background", "s", "y", 0.01, 3.0),
+            row("background", "s", "x", 0.5, 4.0),
+        ]
+    )
+    again = {
+        "signal": pd.DataFrame([row("signal", "s", "x", 0.7, 5.0), row("signal", "t", "x", 0.6, 6.0)]),
+        "background": pd.DataFrame([row("background", "s", "y", 0.8, 7.0)]),
+    }
+    found = worst_features(first, again)
+    assert found["p-value"].tolist() == [0.1, 0.6, 0.01, 0.8]
+    assert found["plain"].tolist() == [2.0, 6.0, 3.0, 7.0]
+    assert found.loc["signal", "stage"].tolist() == ["t", "t"]
+    assert found.loc["background", "feature"].tolist() == ["y", "y"]
+    with pytest.raises(DataError, match="not tested again"):
+        worst_features(first, again | {"background": again["signal"]})
 
 
 def test_shares_differ_in_standard_errors():
