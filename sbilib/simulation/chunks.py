@@ -74,11 +74,7 @@ class PythiaSource:
         """
         import_pythia()
         if self.must_prepare():
-            library = build_library(self.settings.n_decays, self.settings.seed)
-            self.library_path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self.library_path.with_name("." + self.library_path.name)
-            library.save(unfinished)
-            unfinished.replace(self.library_path)
+            build_library(self.settings.n_decays, self.settings.seed).save(self.library_path)
 
     def events(
         self, component: str, n_events: int, seed: int

@@ -12,6 +12,7 @@ Pythia adds no photon radiation in tau decays by default, so the library has non
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sbilib.atomic import write_atomically
 from sbilib.errors import DataError, check_count
 from sbilib.simulation.generator import hadronic_tau_lines, start_pythia, sum_momenta
 
@@ -95,8 +97,9 @@ class DecayLibrary:
             for kind in ("leptonic", "hadronic")
             for field in fields(Decays)
         }
-        with path.open("wb") as file:
-            np.savez(file, **arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        write_atomically(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> DecayLibrary:

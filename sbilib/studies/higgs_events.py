@@ -165,9 +165,8 @@ def worst_features(first: pd.DataFrame, repeated: Mapping[str, pd.DataFrame]) ->
     """
     rows = {}
     for component, new in repeated.items():
-        part = first[first.component == component]
-        worst = part.sort_values("p_value").iloc[0]
-        for look, table in (("first", part), ("repeated", new)):
+        worst = first[first.component == component].sort_values("p_value").iloc[0]
+        for look, table in (("first", first), ("repeated", new)):
             mine = table[table.component == component]
             means = mean_differences(mine, worst.stage, [worst.feature])
             if len(means) != 1:

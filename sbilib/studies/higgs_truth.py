@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from sbilib.atomic import write_atomically
 from sbilib.errors import DataError, check_choice, check_count
 from sbilib.problems.base import COMPONENTS
+from sbilib.simulation.chunks import PythiaSource
+from sbilib.simulation.generator import GenerationSettings
 from sbilib.simulation.sample import SampleSettings
-from sbilib.simulation.tau_decays import DecayLibrary, build_library
 from sbilib.simulation.truth import TruthEvents
 from sbilib.simulation.workers import worker_pool
 
@@ -220,11 +221,14 @@ def make_truth(
         if component in components
     ]
     tasks = [task for task in tasks if not _is_finished(task[0], task[2])]
-    n_decays = SampleSettings().n_decays
-    library = folder / f"tau-decays-{n_decays}-seed-{seed}.npz"
-    if route == "fast" and tasks:
-        _prepare_library(library, n_decays, seed, say)
-    for path in _make_files(route, tasks, library, workers):
+    # Stored samples have a looser preselection, a margin for what the detector adds to a momentum.
+    settings = SampleSettings(seed=seed, route=route, generation=GenerationSettings())
+    source = PythiaSource(settings, folder / f"tau-decays-{settings.n_decays}-seed-{seed}.npz")
+    if tasks and source.must_prepare():
+        if say is not None:
+            say("making the library of tau decays, which takes some minutes")
+        source.prepare()
+    for path in _make_files(source, tasks, workers):
         if say is not None:
             say(f"{route} route: {path.name}")
 
@@ -242,49 +246,24 @@ def _is_finished(path: Path, seed: int) -> bool:
     return True
 
 
-def _make_files(
-    route: str, tasks: Sequence[tuple[Path, int, int]], library: Path, workers: int
-) -> Iterator[Path]:
+def _make_files(source: PythiaSource, tasks: Sequence[tuple[Path, int, int]], workers: int) -> Iterator[Path]:
     """Make all files, and yield each when it is finished."""
     if workers == 1:
-        for path, size, seed in tasks:
-            yield _make_file(route, path, size, seed, library)
+        for task in tasks:
+            yield _make_file(source, *task)
         return
     with worker_pool(workers) as pool:
-        futures = [pool.submit(_make_file, route, path, size, seed, library) for path, size, seed in tasks]
-        for future in as_completed(futures):
+        for future in as_completed([pool.submit(_make_file, source, *task) for task in tasks]):
             yield future.result()
 
 
-def _make_file(route: str, path: Path, size: int, seed: int, library: Path) -> Path:
+def _make_file(source: PythiaSource, path: Path, size: int, seed: int) -> Path:
     """Generate the events of one file, and write their summary last."""
-    from sbilib.simulation.fast_route import generate_fast
-    from sbilib.simulation.plain_route import generate_plain
-
-    component = path.name.partition("-")[0]
-    if route == "fast":
-        run = generate_fast(component, size, seed, library=DecayLibrary.load(library), chunk=size)
-    else:
-        run = generate_plain(component, size, seed, chunk=size)
-    parts = list(run)
-    unfinished = path.with_name("." + path.name)
-    TruthEvents.concatenate([part for part, _ in parts]).save(unfinished)
-    unfinished.replace(path)
+    parts = list(source.events(path.name.partition("-")[0], size, seed))
+    TruthEvents.concatenate([part for part, _ in parts]).save(path)
     # Written last: a file without its summary is made again.
     write_atomically(path.with_suffix(".json"), json.dumps(asdict(parts[-1][1])).encode())
     return path
-
-
-def _prepare_library(path: Path, n_decays: int, seed: int, say: Callable[[str], None] | None) -> None:
-    """Build the library of tau decays, as large as that of the stored sample, unless it is there."""
-    try:
-        DecayLibrary.load(path)
-    except DataError:
-        if say is not None:
-            say("making the library of tau decays, which takes some minutes")
-        library, unfinished = build_library(n_decays, seed=seed), path.with_name("." + path.name)
-        library.save(unfinished)
-        unfinished.replace(path)
 
 
 def _transverse(momentum: Floats) -> Floats:

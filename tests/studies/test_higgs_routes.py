@@ -213,7 +213,7 @@ def test_finished_files_are_kept(tmp_path, monkeypatch):
     """A second call makes only the file that is missing."""
     made: list[tuple[str, int]] = []
 
-    def generate(component, size, seed, **options):
+    def generate(component, size, seed, settings, **options):
         made.append((component, seed))
         from sbilib.simulation.generator import GenerationSummary
 
@@ -251,7 +251,7 @@ def test_finished_files_are_kept(tmp_path, monkeypatch):
 def test_workers_make_the_same_events(tmp_path, monkeypatch, route):
     pytest.importorskip("pythia8mc")
     monkeypatch.setattr("sbilib.studies.higgs_truth._CHUNK", {route: 3})
-    monkeypatch.setattr("sbilib.studies.higgs_truth.build_library", lambda n, seed: build_library(200, seed))
+    monkeypatch.setattr("sbilib.simulation.chunks.build_library", lambda n, seed: build_library(200, seed))
     lines: list[str] = []
     for workers in (1, 2):
         make_truth(tmp_path / str(workers), route, 6, workers=workers, say=lines.append)
